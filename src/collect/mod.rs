@@ -1,0 +1,51 @@
+//! Collectors: ask one host for tables and hand over what it says, as it says it.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use tokio::sync::mpsc::Sender;
+
+use crate::catalog::TableSpec;
+use crate::model::Status;
+
+/// What one host said for one table: unparsed, untrusted.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The table asked for.
+    pub table: String,
+    /// How the collector saw it end; decoding may lower `Ok` to `Truncated` or `Error`, and settles `Ok` or `Empty`.
+    pub status: Status,
+    /// Rows as `osqueryi --json` prints them: an array of flat objects. Empty when there is no answer.
+    pub json: Vec<u8>,
+    /// What went wrong, in one line; empty when nothing did.
+    pub error: String,
+    /// When the query started.
+    pub started: DateTime<Utc>,
+    /// When the query ended.
+    pub ended: DateTime<Utc>,
+    /// The agent's version, where it says it.
+    pub osquery_version: Option<String>,
+    /// The user id that the query ran as.
+    pub uid: Option<u32>,
+}
+
+/// Asks hosts for tables.
+///
+/// A collector sends exactly one [`Answer`] for each table it was asked for, in any order, as soon as it has it, and
+/// never fails as a whole: what could not be had is an answer with a status that says so.
+pub trait Collector: Send + Sync + fmt::Debug {
+    /// The name on the command line and in the manifest.
+    fn name(&self) -> &'static str;
+
+    /// How many hosts to ask at once when the user does not say; at least 1.
+    fn concurrency(&self) -> usize;
+
+    /// Asks `host` for `tables`. Stops early, without an error, when `answers` is closed.
+    fn collect<'a>(
+        &'a self,
+        host: &'a str,
+        tables: &'a [TableSpec],
+        answers: Sender<Answer>,
+    ) -> BoxFuture<'a, ()>;
+}
