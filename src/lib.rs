@@ -4,5 +4,6 @@ pub mod catalog;
 pub mod collect;
 pub mod decode;
 pub mod error;
+pub mod identity;
 pub mod model;
 pub mod store;
