@@ -70,6 +70,15 @@ impl Catalog {
         self.tables.values()
     }
 
+    /// BLAKE3 digest, in hex, of all declared tables: says which schemas a snapshot was made with.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for spec in self.tables.values() {
+            hasher.update(toml::to_string(spec).unwrap_or_default().as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// The declared name that looks most like `name`, when one looks alike at all.
     pub fn nearest(&self, name: &str) -> Option<&str> {
         nearest(name, self.tables.keys().map(String::as_str))

@@ -60,6 +60,9 @@ pub struct RowsHeader {
     pub source: String,
     /// 1-based line at which the payload starts there.
     pub line: u64,
+    /// Columns of the payload's first row that the table's schema does not have; at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown_columns: Vec<String>,
 }
 
 /// One entry of the spool.
@@ -106,9 +109,16 @@ pub struct SpoolIndex {
     /// Bytes at the end that are no whole frame.
     pub torn_bytes: u64,
     rows: BTreeMap<String, Vec<Place>>,
+    unknown_columns: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 impl SpoolIndex {
+    /// Columns of a table that its schema does not have, with how many payloads mention each.
+    pub fn unknown_columns(&self, table: &str) -> impl Iterator<Item = (&str, u64)> {
+        let columns = self.unknown_columns.get(table).into_iter().flatten();
+        columns.map(|(name, payloads)| (name.as_str(), *payloads))
+    }
+
     /// Tables that have rows.
     pub fn tables(&self) -> impl Iterator<Item = &str> {
         self.rows.keys().map(String::as_str)
@@ -346,6 +356,7 @@ fn note(index: &mut Option<SpoolIndex>, frame: Frame, place: Place) {
             warnings: Vec::new(),
             torn_bytes: 0,
             rows: BTreeMap::new(),
+            unknown_columns: BTreeMap::new(),
         });
         return;
     }
@@ -353,7 +364,13 @@ fn note(index: &mut Option<SpoolIndex>, frame: Frame, place: Place) {
     match frame {
         Frame::Begin(_) => {}
         Frame::Host { host } => index.hosts.push(host),
-        Frame::Rows(header) => index.rows.entry(header.table).or_default().push(place),
+        Frame::Rows(header) => {
+            let unknown = index.unknown_columns.entry(header.table.clone()).or_default();
+            for column in header.unknown_columns {
+                *unknown.entry(column).or_default() += 1;
+            }
+            index.rows.entry(header.table).or_default().push(place);
+        }
         Frame::Answer(coverage) => index.answers.push(coverage),
         Frame::Warning { text } => index.warnings.push(text),
     }
@@ -382,6 +399,7 @@ mod tests {
             rows: 1,
             source: "f".to_owned(),
             line: 1,
+            unknown_columns: Vec::new(),
         })
     }
 

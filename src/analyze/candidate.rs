@@ -1,0 +1,40 @@
+//! What the methods hand to the scoring: rows, or absences, that stand out on a host.
+
+use super::lines::Id;
+use crate::model::FindingKind;
+
+/// A row or an absence that stands out on one host.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    /// Ordinal of the host.
+    pub(super) host: u32,
+    /// Index into the tables of the run.
+    pub(super) table: usize,
+    pub(super) kind: FindingKind,
+    /// The line it is about: the host's own, or for an absence that of its peers.
+    pub(super) line: usize,
+    /// The most alike line that is common, where the method knows it.
+    pub(super) nearest: Option<usize>,
+    /// Where else a host could stand out in the same way: candidates of one place are calibrated by each other.
+    pub(super) places: [u64; 2],
+    /// Hosts, of those that can be compared, that have the row.
+    pub(super) hosts_with_row: u64,
+    /// Hosts that can be compared.
+    pub(super) hosts_answered: u64,
+    /// Columns that make the row stand out; empty when it is their combination.
+    pub(super) rare_columns: Vec<String>,
+    /// The method that found it.
+    pub(super) method: &'static str,
+    pub(super) id: Id,
+}
+
+/// Stable numbers for places, from what they are made of.
+pub(super) fn place(parts: &[&[u8]]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}
