@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 
-use super::candidate::{Candidate, place};
+use super::candidate::{Candidate, Method, Subject, place};
 use super::fleet::TableAnswers;
 use super::lines::{Group, Lines};
 use crate::catalog::Strength;
@@ -21,9 +21,6 @@ const FEWEST_PEERS_FOR_MISSING: u64 = 8;
 const RARE: f64 = 0.05;
 /// Share of the comparable hosts from which on the lack of a row is.
 const EXPECTED: f64 = 0.95;
-
-/// The name of the method.
-pub(super) const NAME: &str = "frequency";
 
 /// Hosts that can be compared for one table: all of them answered with the same columns.
 struct Peers<'a> {
@@ -100,6 +97,7 @@ impl Finder<'_> {
             return;
         };
         let nearest = self.lines.most_common(common);
+        let with_nearest = (&common.members & self.peers.hosts).len();
         for variant in strict.iter().filter(|variant| variant.id != common.id) {
             let members = &variant.members & self.peers.hosts;
             if !is_rare(members.len(), have.len()) {
@@ -108,7 +106,7 @@ impl Finder<'_> {
             for host in &members {
                 let Some(line) = self.lines.line_of(variant, host) else { continue };
                 self.push(Candidate {
-                    nearest: Some(nearest),
+                    nearest: Some((Subject::Line(nearest), with_nearest)),
                     rare_columns: self.differing(line, nearest),
                     places: [place(&[b"variant"]), place(&[b"variant", &group.id])],
                     ..self.candidate(host, FindingKind::Variant, line, members.len())
@@ -133,14 +131,15 @@ impl Finder<'_> {
             host,
             table: self.table,
             kind,
-            line,
+            subject: Subject::Line(line),
             nearest: None,
             places: [0; 2],
             hosts_with_row,
             hosts_answered: self.peers.count,
             rare_columns: Vec::new(),
-            method: NAME,
+            method: Method::Frequency,
             id: if kind == FindingKind::Variant { ids.strict } else { ids.loose },
+            strict: (kind != FindingKind::Missing).then_some(ids.strict),
         }
     }
 
