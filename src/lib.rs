@@ -1,6 +1,7 @@
 //! Diffy: fleet triage for incident responders.
 
 pub mod catalog;
+pub mod cli;
 pub mod collect;
 pub mod decode;
 pub mod error;
