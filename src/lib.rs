@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod collect;
 pub mod decode;
+pub mod engine;
 pub mod error;
 pub mod model;
 pub mod store;

@@ -1,0 +1,3 @@
+//! DataFusion over a store: sessions that see committed snapshots as tables, and the external sort of the writer.
+
+pub mod sort;
