@@ -6,8 +6,9 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, BinaryArray, BinaryBuilder, BooleanArray, BooleanBuilder, FixedSizeBinaryBuilder, Float64Array,
-    Int64Array, ListBuilder, StringArray, StringBuilder, UInt32Builder, UInt64Array, UInt64Builder,
+    Array, ArrayRef, BinaryArray, BinaryBuilder, BooleanArray, BooleanBuilder, FixedSizeBinaryBuilder,
+    Float64Array, Int64Array, ListBuilder, StringArray, StringBuilder, UInt32Builder, UInt64Array,
+    UInt64Builder,
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field};
@@ -15,8 +16,8 @@ use datafusion::common::{ScalarValue, exec_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, EmitTo, GroupsAccumulator, ScalarFunctionArgs,
-    ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, EmitTo, GroupsAccumulator,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use roaring::RoaringBitmap;
 
@@ -126,7 +127,8 @@ fn as_array<T: 'static>(array: &ArrayRef) -> Result<&T> {
 }
 
 fn read_bitmap(function: &str, bytes: &[u8]) -> Result<RoaringBitmap> {
-    RoaringBitmap::deserialize_from(bytes).or_else(|error| exec_err!("{function}: this is no bitmap of hosts: {error}"))
+    RoaringBitmap::deserialize_from(bytes)
+        .or_else(|error| exec_err!("{function}: this is no bitmap of hosts: {error}"))
 }
 
 fn write_bitmap(bitmap: &RoaringBitmap) -> Result<Vec<u8>> {
@@ -138,7 +140,9 @@ fn write_bitmap(bitmap: &RoaringBitmap) -> Result<Vec<u8>> {
 fn bitmap_count(arguments: &[ArrayRef]) -> Result<ArrayRef> {
     let mut counts = UInt64Builder::new();
     for bytes in &bytes_of(&arguments[0])? {
-        counts.append_option(bytes.map(|bytes| read_bitmap("bitmap_count", bytes)).transpose()?.map(|set| set.len()));
+        counts.append_option(
+            bytes.map(|bytes| read_bitmap("bitmap_count", bytes)).transpose()?.map(|set| set.len()),
+        );
     }
     Ok(Arc::new(counts.finish()))
 }
@@ -209,7 +213,9 @@ fn from_hex(function: &str, text: &str) -> Result<Vec<u8>> {
     let digits: Option<Vec<u8>> =
         text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
     match digits {
-        Some(digits) if digits.len() % 2 == 0 => Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()),
+        Some(digits) if digits.len() % 2 == 0 => {
+            Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+        }
         _ => exec_err!("{function}: `{}` is not made of pairs of hex digits", text.escape_debug()),
     }
 }
@@ -387,11 +393,20 @@ impl GroupsAccumulator for Unions {
         Ok(vec![self.evaluate(emit_to)?])
     }
 
-    fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        total_num_groups: usize,
+    ) -> Result<()> {
         self.update_batch(values, group_indices, None, total_num_groups)
     }
 
-    fn convert_to_state(&self, values: &[ArrayRef], opt_filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+    fn convert_to_state(
+        &self,
+        values: &[ArrayRef],
+        opt_filter: Option<&BooleanArray>,
+    ) -> Result<Vec<ArrayRef>> {
         let mut states = BinaryBuilder::new();
         for (row, bytes) in bytes_of(&values[0])?.iter().enumerate() {
             let wanted = opt_filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
@@ -441,7 +456,9 @@ mod tests {
         assert!(text.contains("| y | 0 | []"), "{text}");
         let text = ask(&format!("select bitmap_count(bitmap_or(m)) from {values}")).await.unwrap();
         assert!(text.contains("| 3 "), "{text}");
-        let text = ask(&format!("select bitmap_contains(m, 70000) c from {values} where m is not null")).await.unwrap();
+        let text = ask(&format!("select bitmap_contains(m, 70000) c from {values} where m is not null"))
+            .await
+            .unwrap();
         assert!(text.contains("| false |") && text.contains("| true  |"), "{text}");
     }
 
