@@ -11,6 +11,8 @@ mod library;
 mod shapes;
 pub mod sort;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::PathBuf;
