@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod cli;
 pub mod collect;
 pub mod decode;
+pub mod engine;
 pub mod error;
 pub mod identity;
 pub mod model;

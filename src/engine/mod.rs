@@ -1,0 +1,202 @@
+//! DataFusion over a store: sessions that see committed snapshots as tables, and the external sort of the writer.
+//!
+//! A session sees what the manifests name and nothing else: no directory is listed, so parts of unfinished
+//! collections are invisible. Schema `public` (the default) has every osquery table over all snapshots and the tables
+//! `prevalence`, `coverage`, `hosts`, `snapshots`, `baselines` and `findings`; `current` has the same over the newest
+//! snapshot of each fleet; `prev` has the prevalence of each osquery table with the table's own columns.
+
+mod explain;
+mod functions;
+mod library;
+mod shapes;
+pub mod sort;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::CatalogProvider;
+use datafusion::common::{ParamValues, ScalarValue, TableReference};
+use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
+use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+
+pub use self::explain::explain_error;
+use self::library::{Library, Scope, Shelves};
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::store::Manifest;
+
+/// Where the store is for DataFusion; nobody outside ever sees it but in `EXPLAIN`.
+const STORE_URL: &str = "diffy://store/";
+/// The catalog that all schemas are in.
+const CATALOG: &str = "diffy";
+/// Least memory that queries are given, in bytes.
+const MIN_MEMORY: usize = 32 << 20;
+
+/// What queries may use.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Memory that all queries of an engine may hold together, in bytes; at least 32 MiB is taken.
+    pub memory_limit_bytes: usize,
+    /// How many partitions of a query run at once; at least 1.
+    pub threads: usize,
+    /// Where sorts and groupings go that do not fit into memory; `None` is the system's temporary directory.
+    pub spill_dir: Option<PathBuf>,
+}
+
+/// SQL over the committed snapshots of one store.
+pub struct Engine {
+    context: SessionContext,
+    library: Arc<Library>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine over the snapshots of `manifests`, whose paths are below the root of `object_store`.
+    ///
+    /// Nothing is read here: columns are found out when a query first names a table.
+    ///
+    /// # Errors
+    /// A manifest names an impossible path, or the spill directory cannot be made.
+    pub fn new(
+        object_store: Arc<dyn ObjectStore>,
+        manifests: Arc<Vec<Manifest>>,
+        catalog: &Catalog,
+        config: &EngineConfig,
+    ) -> Result<Self> {
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(config.memory_limit_bytes.max(MIN_MEMORY))))
+            .with_disk_manager_builder(sort::spill_disk(config.spill_dir.clone()))
+            .build_arc()
+            .map_err(|source| Error::config("cannot set up the query engine").source(source))?;
+        let url = ObjectStoreUrl::parse(STORE_URL)
+            .map_err(|source| Error::internal("the store has no address").source(source))?;
+        runtime.register_object_store(url.as_ref(), Arc::clone(&object_store));
+        let library = Library::new((url, object_store), Arc::clone(&runtime), manifests, catalog)?;
+        let state = SessionStateBuilder::new()
+            .with_config(session_config(config))
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .build();
+        let engine = Self { context: SessionContext::new_with_state(state), library: Arc::new(library) };
+        engine.context.register_catalog(CATALOG, engine.catalog());
+        functions::scalars().into_iter().for_each(|function| engine.context.register_udf(function));
+        engine.context.register_udaf(functions::bitmap_or());
+        Ok(engine)
+    }
+
+    fn catalog(&self) -> Arc<dyn CatalogProvider> {
+        Arc::new(Shelves(Arc::clone(&self.library)))
+    }
+
+    /// Runs one query; rows come as they are found.
+    ///
+    /// # Errors
+    /// The text is no query, or one that would change something, or it names what is not there: kind `Usage`. Errors
+    /// of the stream go through [`explain_error`] to become ours.
+    pub async fn sql(&self, sql: &str) -> Result<SendableRecordBatchStream> {
+        self.sql_with_params(sql, Vec::new()).await
+    }
+
+    /// As [`Self::sql`], with values for `$name` in the text.
+    ///
+    /// # Errors
+    /// As [`Self::sql`], and when a parameter of the text has no value.
+    pub async fn sql_with_params(
+        &self,
+        sql: &str,
+        params: Vec<(String, ScalarValue)>,
+    ) -> Result<SendableRecordBatchStream> {
+        let frame = self.plan(sql, params).await?;
+        frame.execute_stream().await.map_err(|error| explain_error(error, self))
+    }
+
+    /// As [`Self::sql_with_params`], with all rows at once: for results that are known to be small.
+    ///
+    /// # Errors
+    /// As [`Self::sql_with_params`], and whatever goes wrong while it runs.
+    pub async fn collect(&self, sql: &str, params: Vec<(String, ScalarValue)>) -> Result<Vec<RecordBatch>> {
+        let rows = self.sql_with_params(sql, params).await?;
+        rows.try_collect().await.map_err(|error| explain_error(error, self))
+    }
+
+    /// Plans one query without running it.
+    ///
+    /// # Errors
+    /// As [`Self::sql_with_params`].
+    pub async fn plan(&self, sql: &str, params: Vec<(String, ScalarValue)>) -> Result<DataFrame> {
+        let explained = |error: DataFusionError| explain_error(error, self);
+        let state = self.context.state();
+        let plan = state.create_logical_plan(sql).await.map_err(explained)?;
+        let read_only =
+            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        read_only.verify_plan(&plan).map_err(|source| {
+            Error::usage("a query may only read")
+                .source(source)
+                .hint("use SELECT, WITH, SHOW, DESCRIBE or EXPLAIN; snapshots are changed by `diffy snapshot` alone")
+        })?;
+        let plan = if params.is_empty() {
+            plan
+        } else {
+            plan.with_param_values(ParamValues::from(params)).map_err(explained)?
+        };
+        Ok(DataFrame::new(state, plan))
+    }
+
+    /// Puts `batches` up as table `name` (of `public` and `current`) in place of what had that name.
+    ///
+    /// # Errors
+    /// The batches differ in their columns; or there is none, and the table is not one whose columns are known.
+    pub fn register_batches(&self, name: &str, batches: Vec<RecordBatch>) -> Result<()> {
+        self.library.register(name, batches)
+    }
+
+    /// Names of the tables that `public` and `current` have, sorted.
+    pub fn table_names(&self) -> Vec<String> {
+        self.library.names(Scope::All)
+    }
+
+    /// Columns of a table: `processes`, `current.processes`, `prev.processes`.
+    ///
+    /// # Errors
+    /// There is no such table, or a file of it cannot be read.
+    pub async fn columns_of(&self, table: &str) -> Result<SchemaRef> {
+        let reference = TableReference::parse_str(table);
+        let provider =
+            self.context.table_provider(reference).await.map_err(|error| explain_error(error, self))?;
+        Ok(provider.schema())
+    }
+}
+
+fn session_config(config: &EngineConfig) -> SessionConfig {
+    let mut session = SessionConfig::new()
+        .with_target_partitions(config.threads.max(1))
+        .with_default_catalog_and_schema(CATALOG, Scope::All.name())
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true);
+    let options = session.options_mut();
+    options.sql_parser.map_string_types_to_utf8view = false;
+    let parquet = &mut options.execution.parquet;
+    parquet.pushdown_filters = true;
+    parquet.reorder_filters = true;
+    parquet.enable_page_index = true;
+    parquet.bloom_filter_on_read = true;
+    parquet.schema_force_view_types = false;
+    session
+}

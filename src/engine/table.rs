@@ -1,0 +1,200 @@
+//! One stored table: exactly the files that committed manifests name, pruned by fleet, day and snapshot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::TableParquetOptions;
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{DFSchema, ScalarValue, Statistics, exec_err, project_schema};
+use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::error::Result;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use futures::future::BoxFuture;
+
+/// Columns whose values come from the manifest and not from the files.
+pub(super) const PARTITIONS: [&str; 3] = ["fleet", "dt", "snapshot"];
+
+/// A file and what its manifest says of it.
+#[derive(Debug, Clone)]
+pub(super) struct StoredFile {
+    /// Where it is; carries the values of [`PARTITIONS`].
+    pub(super) file: PartitionedFile,
+    /// Rows in it.
+    pub(super) rows: u64,
+    /// Whether its snapshot is the newest one of its fleet.
+    pub(super) current: bool,
+}
+
+/// A table over stored files.
+#[derive(Debug)]
+pub(super) struct SnapshotTable {
+    store: ObjectStoreUrl,
+    schema: TableSchema,
+    files: Vec<StoredFile>,
+}
+
+impl SnapshotTable {
+    /// A table of `files`, whose own columns are `columns`; what a file lacks of them is null.
+    pub(super) fn new(store: ObjectStoreUrl, columns: SchemaRef, files: Vec<StoredFile>) -> Self {
+        let schema = TableSchema::builder(columns).with_table_partition_cols(partition_fields()).build();
+        Self { store, schema, files }
+    }
+
+    /// The files whose partition values satisfy all `filters`.
+    fn kept(&self, state: &dyn Session, filters: &[&Expr]) -> Result<Vec<&StoredFile>> {
+        let mut numbers = HashMap::new();
+        let mut distinct: Vec<&[ScalarValue]> = Vec::new();
+        let mut number_of = Vec::with_capacity(self.files.len());
+        for stored in &self.files {
+            let values = stored.file.partition_values.as_slice();
+            let number = *numbers.entry(values).or_insert_with(|| {
+                distinct.push(values);
+                distinct.len() - 1
+            });
+            number_of.push(number);
+        }
+        if filters.is_empty() || distinct.is_empty() {
+            return Ok(self.files.iter().collect());
+        }
+        let kept = satisfying(state, &distinct, filters)?;
+        Ok(self
+            .files
+            .iter()
+            .zip(number_of)
+            .filter(|(_, number)| kept[*number])
+            .map(|(stored, _)| stored)
+            .collect())
+    }
+
+    async fn plan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let filters: Vec<&Expr> = filters.iter().filter(|filter| is_partition_filter(filter)).collect();
+        let kept = self.kept(state, &filters)?;
+        if kept.is_empty() {
+            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
+        }
+        let statistics = self.statistics_of(&kept);
+        let files = kept.into_iter().map(|stored| stored.file.clone()).collect();
+        let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+        let source = Arc::new(ParquetSource::new(self.schema.clone()));
+        let config = FileScanConfigBuilder::new(self.store.clone(), source)
+            .with_file_groups(groups)
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        let options = TableParquetOptions {
+            global: state.config_options().execution.parquet.clone(),
+            ..TableParquetOptions::default()
+        };
+        ParquetFormat::new().with_options(options).create_physical_plan(state, config).await
+    }
+
+    /// Row counts are known from the manifests, so counting all rows reads no file.
+    fn statistics_of(&self, files: &[&StoredFile]) -> Statistics {
+        let rows: u64 = files.iter().map(|stored| stored.rows).sum();
+        let mut statistics = Statistics::new_unknown(&self.schema());
+        statistics.num_rows = usize::try_from(rows).map_or(Precision::Absent, Precision::Exact);
+        statistics
+    }
+}
+
+// Spelled out as `async_trait` expands it.
+impl TableProvider for SnapshotTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.schema.table_schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let support = |filter: &&Expr| {
+            if is_partition_filter(filter) {
+                TableProviderFilterPushDown::Exact
+            } else {
+                TableProviderFilterPushDown::Inexact
+            }
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    fn scan<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        state: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
+        limit: Option<usize>,
+    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+        Self: 'f,
+    {
+        Box::pin(self.plan(state, projection, filters, limit))
+    }
+}
+
+fn partition_fields() -> Vec<FieldRef> {
+    PARTITIONS.iter().map(|name| Arc::new(Field::new(*name, DataType::Utf8, false))).collect()
+}
+
+/// Whether the manifests alone can decide this filter.
+fn is_partition_filter(filter: &Expr) -> bool {
+    let asks_further = filter.exists(|part| {
+        Ok(matches!(
+            part,
+            Expr::Exists(_)
+                | Expr::InSubquery(_)
+                | Expr::ScalarSubquery(_)
+                | Expr::SetComparison(_)
+                | Expr::OuterReferenceColumn(..)
+        ))
+    });
+    expr_applicable_for_cols(&PARTITIONS, filter) && !asks_further.unwrap_or(true)
+}
+
+/// For each set of partition values, whether it satisfies all filters.
+fn satisfying(state: &dyn Session, values: &[&[ScalarValue]], filters: &[&Expr]) -> Result<Vec<bool>> {
+    let schema = Arc::new(Schema::new(partition_fields()));
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(PARTITIONS.len());
+    for partition in 0..PARTITIONS.len() {
+        let texts =
+            values.iter().map(|values| values.get(partition).and_then(|value| value.try_as_str().flatten()));
+        columns.push(Arc::new(texts.collect::<StringArray>()));
+    }
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
+    let schema = DFSchema::try_from(schema)?;
+    let mut kept = vec![true; values.len()];
+    for filter in filters {
+        let truth = state.create_physical_expr((*filter).clone(), &schema)?.evaluate(&batch)?;
+        let truth = truth.into_array(values.len())?;
+        let Some(truth) = truth.as_any().downcast_ref::<BooleanArray>() else {
+            return exec_err!("`{filter}` is neither true nor false");
+        };
+        kept.iter_mut()
+            .enumerate()
+            .for_each(|(index, kept)| *kept &= truth.is_valid(index) && truth.value(index));
+    }
+    Ok(kept)
+}
