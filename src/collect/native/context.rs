@@ -157,7 +157,16 @@ impl Gathered {
 
     /// The content of a regular file; `None` when it is not there or refused, which is counted.
     pub(super) fn read(&mut self, context: &Context, path: &Path) -> Option<Vec<u8>> {
-        let (bytes, whole) = self.attempt(context, path, read_regular(path, MAX_FILE))?;
+        self.take(context, path, read_regular(path, MAX_FILE))
+    }
+
+    fn take(
+        &mut self,
+        context: &Context,
+        path: &Path,
+        result: io::Result<(Vec<u8>, bool)>,
+    ) -> Option<Vec<u8>> {
+        let (bytes, whole) = self.attempt(context, path, result)?;
         if !whole {
             let shown = context.shown(path);
             self.cut_off(format!("`{}` is longer than {} MiB", shown.escape_ascii(), MAX_FILE >> 20));
@@ -168,12 +177,7 @@ impl Gathered {
     /// [`Self::read`] of a file that its owner may swap for a link: a link is followed only to what the link's owner
     /// owns, so that nobody gets other people's secrets copied into the answer under his own name.
     pub(super) fn read_own(&mut self, context: &Context, path: &Path) -> Option<Vec<u8>> {
-        let link = fs::symlink_metadata(path).ok()?;
-        let target = self.attempt(context, path, fs::metadata(path))?;
-        if link.is_symlink() && link.uid() != 0 && link.uid() != target.uid() {
-            return None;
-        }
-        self.read(context, path)
+        self.take(context, path, read_own(path))
     }
 
     /// The entries of a directory by name, links not followed; empty when it is not there or refused.
@@ -232,13 +236,22 @@ impl Gathered {
 }
 
 /// Whether a failure only says that the thing is not there (any more), or is nothing that can be read.
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, NotADirectory, NotFound};
-    matches!(error.kind(), NotFound | NotADirectory | InvalidInput) || error.raw_os_error() == Some(ESRCH)
+    // `/proc` says "no such process" when one ends between two reads.
+    let ended = error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error());
+    ended || matches!(error.kind(), NotFound | NotADirectory | InvalidInput)
 }
 
-/// "No such process": `/proc` says so when a process ends between two reads.
-const ESRCH: i32 = 3;
+/// [`read_regular`] unless it is a link to what somebody else owns.
+fn read_own(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+    let link = fs::symlink_metadata(path)?;
+    let is_foreign = link.is_symlink() && link.uid() != 0 && link.uid() != fs::metadata(path)?.uid();
+    if is_foreign {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link to somebody else's file"));
+    }
+    read_regular(path, MAX_FILE)
+}
 
 /// At most `max` bytes of a regular file, and whether that is all of it.
 ///
@@ -361,5 +374,35 @@ pub(super) mod tests {
         let (status, json, error) = gathered.finish();
         assert_eq!((status, error.as_str()), (Status::Truncated, "stopped at the time limit"));
         assert!(json.len() > 5);
+    }
+
+    #[test]
+    fn what_was_refused_is_counted_and_the_rest_is_kept() {
+        let mut gathered = Gathered::of("processes");
+        gathered.looked_at(&[]);
+        gathered.looked_at(&["path", "cwd"]);
+        let (status, json, error) = gathered.finish();
+        assert_eq!((status, json.as_slice()), (Status::Denied, &b"[\n]\n"[..]));
+        assert!(
+            error.starts_with("1 of 2 processes could not be read") && error.ends_with(": cwd, path"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_link_to_somebody_elses_file_is_not_followed() {
+        let dir = host(&[("secret", b"hash"), ("mine", b"text")]);
+        let root = dir.path();
+        for (link, target) in [("a", "secret"), ("b", "mine")] {
+            std::os::unix::fs::symlink(target, root.join(link)).unwrap();
+            // Only root can give files away, so that others cannot test this.
+            let _ = std::os::unix::fs::lchown(root.join(link), Some(4242), None);
+        }
+        if fs::symlink_metadata(root.join("a")).unwrap().uid() == 4242 {
+            std::os::unix::fs::chown(root.join("mine"), Some(4242), None).unwrap();
+            let mut gathered = Gathered::of("files");
+            assert_eq!(gathered.read_own(&context(root), &root.join("a")), None);
+            assert_eq!(gathered.read_own(&context(root), &root.join("b")), Some(b"text".to_vec()));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Tables about files: where programs, settings and start-up scripts are, and where intruders drop things.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
@@ -12,7 +12,7 @@ use std::{fs, thread};
 use md5::Digest;
 
 use super::accounts;
-use super::context::{Context, Gathered, file_name, open_regular};
+use super::context::{Context, Gathered, file_name, is_gone, open_regular};
 use super::rows::Row;
 
 /// Where programs are.
@@ -195,7 +195,7 @@ pub(super) struct Digests {
 /// Table `hash`: every regular file of the table `file`; the digests of a file over 50 MB are unknown.
 pub(super) fn hash(context: &Context) -> Gathered {
     let mut gathered = Gathered::of("files");
-    let mut regular: Vec<(PathBuf, (u64, u64))> = Vec::new();
+    let mut regular: Vec<(PathBuf, FileId)> = Vec::new();
     for found in find(context, &mut gathered) {
         let follow = found.link.is_symlink() && found.trusted;
         let metadata = if follow { fs::metadata(&found.path).ok() } else { Some(found.link) };
@@ -204,55 +204,57 @@ pub(super) fn hash(context: &Context) -> Gathered {
         }
     }
     // One file has many names through links: it is read once.
-    let mut first: HashMap<(u64, u64), &Path> = HashMap::new();
+    let mut seen = HashSet::new();
+    let distinct: Vec<&(PathBuf, FileId)> = regular.iter().filter(|(_, id)| seen.insert(*id)).collect();
+    let hashed = hash_all(context, &distinct);
     for (path, id) in &regular {
-        first.entry(*id).or_insert(path);
-    }
-    let mut digests = hash_all(context, &first.into_iter().collect::<Vec<_>>());
-    for (path, id) in &regular {
-        // A file is hashed unless time ran out before its turn.
-        let result = digests.get_mut(id).map(|result| match result {
-            Ok(digests) => Ok(digests.clone()),
-            Err(error) => Err(io::Error::from(error.kind())),
-        });
-        if result.is_none() && !gathered.goes_on(context) {
+        let Some(result) = hashed.get(id) else {
+            gathered.cut_off("stopped at the time limit");
             break;
-        }
-        let Some(digests) = result.and_then(|result| match result {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            result => Some(gathered.attempt(context, path, result).flatten()),
-        }) else {
-            continue;
         };
+        if let Err(error) = result {
+            if is_gone(error) {
+                continue;
+            }
+            gathered.looked_at(&[&String::from_utf8_lossy(&context.shown(path))]);
+        } else {
+            gathered.looked_at(&[]);
+        }
+        let digests = result.as_ref().ok().and_then(Option::as_ref);
         gathered.rows.push(|row| {
             path_columns(row, context, path);
-            row.known("md5", digests.as_ref().map(|digests| &digests.md5));
-            row.known("sha1", digests.as_ref().map(|digests| &digests.sha1));
-            row.known("sha256", digests.as_ref().map(|digests| &digests.sha256));
+            row.known("md5", digests.map(|digests| &digests.md5));
+            row.known("sha1", digests.map(|digests| &digests.sha1));
+            row.known("sha256", digests.map(|digests| &digests.sha256));
         });
     }
     gathered
 }
 
+/// Device and inode of a file.
+type FileId = (u64, u64);
+
+/// Digests of a file, `None` when it is too long.
 type Hashed = io::Result<Option<Digests>>;
 
 /// Hashes on several threads until all is done or the time is over.
-fn hash_all(context: &Context, files: &[((u64, u64), &Path)]) -> HashMap<(u64, u64), Hashed> {
+fn hash_all(context: &Context, files: &[&(PathBuf, FileId)]) -> HashMap<FileId, Hashed> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
-        while let Some((id, path)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some((path, id)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let digests = digests(context, path);
             if context.is_over() {
                 break;
             }
-            done.push((*id, digests(context, path)));
+            done.push((*id, digests));
         }
         done
     };
     let threads = thread::available_parallelism().map_or(2, usize::from).clamp(2, HASHERS);
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        // A worker that panicked would be a defect of a digest library; the files it had are then left out.
+        // A worker that panicked would be a defect of a digest library; the files it had count as not reached.
         workers.into_iter().filter_map(|worker| worker.join().ok()).flatten().collect()
     })
 }

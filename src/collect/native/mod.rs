@@ -193,7 +193,8 @@ mod registry {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use tokio::sync::mpsc;
 

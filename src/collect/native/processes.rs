@@ -132,12 +132,9 @@ pub(super) fn process_memory_map(context: &Context) -> Gathered {
 /// Processes by id; those that end while we look are left out.
 pub(super) fn list(context: &Context, gathered: &mut Gathered) -> Vec<Process> {
     let proc = context.path("/proc");
-    let entries = match fs::read_dir(&proc) {
-        Ok(entries) => entries,
-        Err(_) => {
-            gathered.looked_at(&["all of them"]);
-            return Vec::new();
-        }
+    let Ok(entries) = fs::read_dir(&proc) else {
+        gathered.looked_at(&["all of them"]);
+        return Vec::new();
     };
     let mut pids: Vec<i32> = entries
         .filter_map(io::Result::ok)
@@ -164,11 +161,16 @@ pub(super) fn descriptors(gathered: &mut Gathered, process: &Process) -> Vec<(i3
             return Vec::new();
         }
     };
-    gathered.looked_at(&[]);
-    let mut found: Vec<(i32, Vec<u8>)> = entries
-        .filter_map(io::Result::ok)
-        .filter_map(|entry| Some((number(entry.file_name().as_encoded_bytes())?, link(&entry.path()).ok()?)))
-        .collect();
+    let (mut found, mut refused) = (Vec::new(), None);
+    for entry in entries.filter_map(io::Result::ok) {
+        let Some(fd) = number(entry.file_name().as_encoded_bytes()) else { continue };
+        match link(&entry.path()) {
+            Ok(target) => found.push((fd, target)),
+            Err(error) if is_refusal(&error) => refused = Some("fd"),
+            Err(_) => {}
+        }
+    }
+    gathered.looked_at(refused.as_slice());
     found.sort_unstable();
     found
 }
@@ -237,25 +239,28 @@ fn read_process(proc: &Path, pid: i32) -> Option<Process> {
     let dir = proc.join(pid.to_string());
     let stat = read(&dir.join("stat"), MAX_PROC).ok()?;
     let status = read(&dir.join("status"), MAX_PROC).ok()?;
+    let (name, numbers) = split_stat(&stat)?;
     let (path, on_disk) = executable(&dir);
     Some(Process {
         pid,
-        name: short_name(&stat)?.to_vec(),
+        name: name.to_vec(),
         path,
         on_disk,
         cmdline: command_line(&dir),
         uids: ids(field(&status, b"Uid")?)?,
         gids: ids(field(&status, b"Gid")?)?,
-        // A negative or odd number in a text that a kernel of the future changed: better no process than a wrong one.
-        stat: Stat::from_read(&stat[..]).ok()?,
+        stat: Stat::from_read(&[format!("{pid} (x) ").as_bytes(), numbers].concat()[..]).ok()?,
         dir,
     })
 }
 
-/// The name between the first and the last parenthesis; it may contain parentheses itself.
-fn short_name(stat: &[u8]) -> Option<&[u8]> {
+/// The name between the first and the last parenthesis, which may contain parentheses itself, and what follows it.
+///
+/// The crate procfs only sees what follows: it would cut into a name that is no UTF-8.
+fn split_stat(stat: &[u8]) -> Option<(&[u8], &[u8])> {
     let (open, close) = (memchr::memchr(b'(', stat)?, memchr::memrchr(b')', stat)?);
-    stat.get(open + 1..close)
+    let numbers = stat.get(close + 1..)?.trim_ascii();
+    numbers.is_ascii().then_some((stat.get(open + 1..close)?, numbers))
 }
 
 /// The executable's path and whether it is still there.
