@@ -9,13 +9,14 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::common::ScalarValue;
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::ObjectStoreExt;
 use parquet::arrow::ArrowWriter;
 use roaring::RoaringBitmap;
 
 use super::*;
+use crate::catalog::{ParamType, Queries};
 use crate::error::ErrorKind;
 use crate::model::SnapshotId;
 use crate::store::{FileEntry, FileKind};
@@ -338,5 +339,25 @@ async fn only_reading_is_allowed() {
     assert!(engine.collect("select * from '/etc/passwd'", Vec::new()).await.is_err());
     for sql in ["show tables", "describe crontab", "with a as (select 1 x) select x from a"] {
         ask(&engine, sql).await;
+    }
+}
+
+#[tokio::test]
+async fn every_saved_query_runs_over_a_store_without_snapshots() {
+    let catalog = Catalog::builtin().unwrap();
+    let engine = Fixture::new().engine_over(&catalog);
+    let known = engine.table_names();
+    for query in Queries::builtin().unwrap().iter() {
+        for table in &query.tables {
+            assert!(known.contains(table), "{}: no table `{table}`", query.name);
+        }
+        let required = query.params.iter().filter(|param| param.default.is_none());
+        let given = |kind| if kind == ParamType::Text { "00".repeat(16) } else { "1".to_owned() };
+        let params = required.map(|param| (param.name.clone(), given(param.kind))).collect();
+        let bound = query.bind(&params).unwrap();
+        let rows = engine.ask(&bound).await.unwrap_or_else(|error| panic!("{}: {error}", query.name));
+        let rows: Vec<RecordBatch> =
+            rows.try_collect().await.unwrap_or_else(|error| panic!("{}: {error}", query.name));
+        assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 0, "{}", query.name);
     }
 }
