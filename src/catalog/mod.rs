@@ -73,6 +73,15 @@ impl Catalog {
         self.tables.values()
     }
 
+    /// BLAKE3 digest, in hex, of all declared tables: says which schemas a snapshot was made with.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for spec in self.tables.values() {
+            hasher.update(toml::to_string(spec).unwrap_or_default().as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// The declared name that looks most like `name`, when one looks alike at all.
     pub fn nearest(&self, name: &str) -> Option<&str> {
         nearest(name, self.tables.keys().map(String::as_str))
@@ -99,6 +108,51 @@ mod tests {
         for (file, text) in builtin::SCHEMAS {
             let spec = TableSpec::parse(text, file).unwrap();
             assert_eq!(format!("{}.toml", spec.name), *file);
+        }
+    }
+
+    #[test]
+    fn the_list_of_builtin_schemas_forgets_no_file() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+        let mut files: Vec<String> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|file| file.ends_with(".toml"))
+            .collect();
+        files.sort();
+        let listed: Vec<&str> = builtin::SCHEMAS.iter().map(|(file, _)| *file).collect();
+        assert_eq!(listed, files);
+    }
+
+    #[test]
+    fn every_builtin_schema_says_what_makes_two_rows_the_same() {
+        for spec in Catalog::builtin().unwrap().tables() {
+            let only_measures = spec.columns.iter().all(|column| column.role == Role::Measure);
+            let identified = spec.identity(Strength::Loose).next().is_some();
+            assert!(identified || only_measures, "{} has no loose identity", spec.name);
+        }
+    }
+
+    #[test]
+    fn every_builtin_schema_asks_for_its_table() {
+        // Tables of our own that are put together from tables of osquery's.
+        const OWN: [&str; 1] = ["cron_scripts"];
+        for spec in Catalog::builtin().unwrap().tables() {
+            assert!(!spec.query.trim().is_empty(), "{} has no query", spec.name);
+            let mut words = spec.query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let mentioned = words.any(|word| word == spec.name);
+            assert!(mentioned || OWN.contains(&spec.name.as_str()), "{} is not asked for", spec.name);
+        }
+    }
+
+    #[test]
+    fn every_builtin_schema_is_described_in_sentences() {
+        for spec in Catalog::builtin().unwrap().tables() {
+            let columns = spec.columns.iter().map(|column| (column.name.as_str(), &column.description));
+            for (name, text) in columns.chain([("the table", &spec.description)]) {
+                let sentence = text.ends_with('.') && text.starts_with(|c: char| c.is_ascii_uppercase());
+                assert!(sentence && text.len() > 8, "{}: {name} is described as `{text}`", spec.name);
+            }
         }
     }
 }

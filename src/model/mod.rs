@@ -9,6 +9,13 @@ use ulid::Ulid;
 
 use crate::error::{Error, Result};
 
+mod findings;
+
+pub use self::findings::{
+    Analysis, BaselineRef, Campaign, Finding, FindingKind, Given, HistoryRef, HostCoverage, HostResult,
+    Nearest, PeerGroup, Row, SCHEMA_VERSION, Verdict,
+};
+
 /// The time now: the only place that reads the clock.
 #[expect(clippy::disallowed_methods, reason = "the one place that may read the clock")]
 pub fn now() -> DateTime<Utc> {

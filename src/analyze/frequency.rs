@@ -1,0 +1,184 @@
+//! The method `frequency`: rows that hardly any other host has, and rows that hardly any other host lacks.
+//!
+//! A group of rows that is rare in its loose id is *new*; one that is common in its loose and rare in its strict id is
+//! a *variant*; what nearly all comparable hosts have and one has not is *missing* there.
+
+use std::collections::HashMap;
+
+use roaring::RoaringBitmap;
+
+use super::candidate::{Candidate, Method, Subject, place};
+use super::fleet::TableAnswers;
+use super::lines::{Group, Lines};
+use crate::catalog::Strength;
+use crate::model::FindingKind;
+
+/// Fewer comparable hosts than this say nothing about what is rare.
+const FEWEST_PEERS: u64 = 3;
+/// Fewer comparable hosts than this say nothing about what is missing.
+const FEWEST_PEERS_FOR_MISSING: u64 = 8;
+/// Share of the comparable hosts up to which a row is rare.
+const RARE: f64 = 0.05;
+/// Share of the comparable hosts from which on the lack of a row is.
+const EXPECTED: f64 = 0.95;
+
+/// Hosts that can be compared for one table: all of them answered with the same columns.
+struct Peers<'a> {
+    hosts: &'a RoaringBitmap,
+    answered: RoaringBitmap,
+    count: u64,
+}
+
+/// What stands out in one table.
+pub(super) fn candidates(table: usize, lines: &Lines, answers: &TableAnswers) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    let values = RareValues::new(lines);
+    let groups = lines.loose();
+    for hosts in answers.by_columns.values() {
+        let peers = Peers { hosts, answered: hosts & &answers.answered, count: hosts.len() };
+        if peers.count < FEWEST_PEERS {
+            continue;
+        }
+        let mut of_peers = Finder { table, lines, peers: &peers, values: &values, found: &mut found };
+        for group in &groups {
+            of_peers.group(group);
+        }
+    }
+    found
+}
+
+/// Few enough hosts for a row to stand out.
+fn is_rare(hosts: u64, of: u64) -> bool {
+    hosts <= ((of as f64 * RARE) as u64).max(1)
+}
+
+struct Finder<'a> {
+    table: usize,
+    lines: &'a Lines,
+    peers: &'a Peers<'a>,
+    values: &'a RareValues,
+    found: &'a mut Vec<Candidate>,
+}
+
+impl Finder<'_> {
+    fn group(&mut self, group: &Group) {
+        let have = &group.members & self.peers.hosts;
+        if have.is_empty() {
+            return;
+        }
+        if is_rare(have.len(), self.peers.count) {
+            self.new_rows(group, &have);
+            return;
+        }
+        self.variants(group, &have);
+        let expected = self.peers.count >= FEWEST_PEERS_FOR_MISSING
+            && have.len() as f64 >= self.peers.count as f64 * EXPECTED;
+        if expected {
+            self.missing(group, &have);
+        }
+    }
+
+    fn new_rows(&mut self, group: &Group, have: &RoaringBitmap) {
+        for host in have {
+            let Some(line) = self.lines.line_of(group, host) else { continue };
+            let rare_columns = self.values.rare_columns(self.lines, line, self.peers.count);
+            let like = place(&[b"new", rare_columns.join(",").as_bytes()]);
+            self.push(Candidate {
+                rare_columns,
+                places: [place(&[b"new"]), like],
+                ..self.candidate(host, FindingKind::New, line, have.len())
+            });
+        }
+    }
+
+    fn variants(&mut self, group: &Group, have: &RoaringBitmap) {
+        let strict = self.lines.strict(group);
+        let Some(common) = strict.iter().max_by_key(|group| (&group.members & self.peers.hosts).len()) else {
+            return;
+        };
+        let nearest = self.lines.most_common(common);
+        let with_nearest = (&common.members & self.peers.hosts).len();
+        for variant in strict.iter().filter(|variant| variant.id != common.id) {
+            let members = &variant.members & self.peers.hosts;
+            if !is_rare(members.len(), have.len()) {
+                continue;
+            }
+            for host in &members {
+                let Some(line) = self.lines.line_of(variant, host) else { continue };
+                self.push(Candidate {
+                    nearest: Some((Subject::Line(nearest), with_nearest)),
+                    rare_columns: self.differing(line, nearest),
+                    places: [place(&[b"variant"]), place(&[b"variant", &group.id])],
+                    ..self.candidate(host, FindingKind::Variant, line, members.len())
+                });
+            }
+        }
+    }
+
+    fn missing(&mut self, group: &Group, have: &RoaringBitmap) {
+        let line = self.lines.most_common(group);
+        for host in &(&self.peers.answered - have) {
+            self.push(Candidate {
+                places: [place(&[b"missing"]), place(&[b"missing", &group.id])],
+                ..self.candidate(host, FindingKind::Missing, line, have.len())
+            });
+        }
+    }
+
+    fn candidate(&self, host: u32, kind: FindingKind, line: usize, hosts_with_row: u64) -> Candidate {
+        let ids = &self.lines.lines[line];
+        Candidate {
+            host,
+            table: self.table,
+            kind,
+            subject: Subject::Line(line),
+            nearest: None,
+            places: [0; 2],
+            hosts_with_row,
+            hosts_answered: self.peers.count,
+            rare_columns: Vec::new(),
+            method: Method::Frequency,
+            id: if kind == FindingKind::Variant { ids.strict } else { ids.loose },
+            strict: (kind != FindingKind::Missing).then_some(ids.strict),
+        }
+    }
+
+    fn push(&mut self, candidate: Candidate) {
+        self.found.push(candidate);
+    }
+
+    fn differing(&self, line: usize, other: usize) -> Vec<String> {
+        let strict = self.lines.spec.identity(Strength::Strict).map(|column| column.name.clone());
+        strict.filter(|name| self.lines.value(line, name) != self.lines.value(other, name)).collect()
+    }
+}
+
+/// Which values of identity columns are themselves rare, column by column.
+struct RareValues {
+    columns: Vec<String>,
+    hosts: HashMap<(usize, String), RoaringBitmap>,
+}
+
+impl RareValues {
+    fn new(lines: &Lines) -> Self {
+        let columns: Vec<String> =
+            lines.spec.identity(Strength::Loose).map(|column| column.name.clone()).collect();
+        let mut hosts: HashMap<(usize, String), RoaringBitmap> = HashMap::new();
+        for (number, line) in lines.lines.iter().enumerate() {
+            for (index, column) in columns.iter().enumerate() {
+                let Some(value) = lines.value(number, column) else { continue };
+                *hosts.entry((index, value)).or_default() |= &line.members;
+            }
+        }
+        Self { columns, hosts }
+    }
+
+    fn rare_columns(&self, lines: &Lines, line: usize, of: u64) -> Vec<String> {
+        let is_rare_here = |index: usize, column: &String| {
+            let value = lines.value(line, column)?;
+            let hosts = self.hosts.get(&(index, value))?;
+            is_rare(hosts.len(), of).then(|| column.clone())
+        };
+        self.columns.iter().enumerate().filter_map(|(index, column)| is_rare_here(index, column)).collect()
+    }
+}

@@ -1,0 +1,5 @@
+//! The command line.
+
+pub mod progress;
+pub mod prompt;
+mod sql;

@@ -1,0 +1,12 @@
+//! What makes rows of two hosts the same thing: normalised identity columns, hashed into a loose and a strict id.
+//!
+//! Knows table schemas and Arrow; knows nothing about files, hosts' order or scores.
+
+mod encode;
+mod normalise;
+mod own_names;
+
+pub(crate) use self::encode::without_own_names;
+pub use self::encode::{ENCODING_VERSION, ID_BYTES, Identifier, Ids};
+pub use self::normalise::Text;
+pub use self::own_names::{OwnNames, OwnNamesSource, SELF_PLACEHOLDER};

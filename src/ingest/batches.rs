@@ -1,0 +1,135 @@
+//! Rows of one table on their way into a part: one schema for the whole fleet, stamped with host and ids.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder, TimestampMillisecondArray, new_null_array,
+};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+use crate::catalog::{OWN_COLUMNS, TableSpec};
+use crate::error::{Error, Result};
+use crate::identity::{ID_BYTES, Ids};
+use crate::store::SpoolIndex;
+
+/// Most columns of a table that its schema does not have; further ones are kept under `extra`.
+const MOST_UNKNOWN_DECLARED: usize = 64;
+/// The same for a table without a schema.
+const MOST_UNKNOWN_UNDECLARED: usize = 256;
+/// Name of the column that only the sort sees.
+pub(super) const GRAIN_ID: &str = "grain_id";
+/// What parts are sorted by; hosts last, so that equal rows stand together.
+pub(super) const SORTED_BY: [&str; 4] = ["loose_id", "strict_id", GRAIN_ID, "host"];
+
+/// The schema that all batches of a table are brought to.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// With `grain_id` as the last column.
+    pub(super) schema: SchemaRef,
+    /// Columns of the table itself, unknown ones included.
+    pub(super) table_columns: Vec<String>,
+}
+
+impl Layout {
+    pub(super) fn new(spec: &TableSpec, index: &SpoolIndex) -> Self {
+        let mut fields: Vec<Field> = spec.arrow_schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+        for name in known_unknowns(spec, index) {
+            fields.push(Field::new(name, DataType::Utf8, true));
+        }
+        let table_columns = fields.iter().map(|field| field.name().clone()).collect();
+        let id = || DataType::FixedSizeBinary(ID_BYTES);
+        fields.push(Field::new("extra", DataType::Utf8, true));
+        fields.push(Field::new("host", DataType::Utf8, false));
+        fields.push(Field::new("collected_at", timestamp(), false));
+        fields.push(Field::new("loose_id", id(), false));
+        fields.push(Field::new("strict_id", id(), false));
+        fields.push(Field::new(GRAIN_ID, id(), false));
+        Self { schema: Arc::new(Schema::new(fields)), table_columns }
+    }
+
+    /// The schema of a part: without the grain.
+    pub(super) fn part_schema(&self) -> SchemaRef {
+        let fields: Vec<Field> = self.schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+        let kept = fields.len() - 1;
+        Arc::new(Schema::new(fields.into_iter().take(kept).collect::<Vec<_>>()))
+    }
+
+    /// Brings a decoded batch of one host to this schema; nothing is dropped: a column without a place goes to `extra`.
+    pub(super) fn stamp(&self, batch: &RecordBatch, host: &str, at: DateTime<Utc>, ids: Ids) -> Result<RecordBatch> {
+        let rows = batch.num_rows();
+        let homeless: Vec<(&str, &StringArray)> = batch
+            .schema_ref()
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .filter(|(field, _)| self.schema.index_of(field.name()).is_err())
+            .filter_map(|(field, array)| Some((field.name().as_str(), array.as_string_opt::<i32>()?)))
+            .collect();
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
+        for field in self.schema.fields() {
+            columns.push(match field.name().as_str() {
+                "extra" => extra(batch, &homeless),
+                "host" => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(host, rows))),
+                "collected_at" => Arc::new(
+                    TimestampMillisecondArray::from_value(at.timestamp_millis(), rows).with_timezone("UTC"),
+                ),
+                "loose_id" => Arc::new(ids.loose.clone()),
+                "strict_id" => Arc::new(ids.strict.clone()),
+                GRAIN_ID => Arc::new(ids.grain.clone()),
+                name => batch.column_by_name(name).cloned().unwrap_or_else(|| new_null_array(field.data_type(), rows)),
+            });
+        }
+        RecordBatch::try_new(Arc::clone(&self.schema), columns)
+            .map_err(|source| Error::internal("rows do not fit their table").source(source).with("host", host))
+    }
+}
+
+/// Milliseconds since 1970, UTC.
+pub(super) fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
+}
+
+/// Unknown columns that get a place of their own: those that most payloads have, within a bound that keeps a hostile
+/// host from making a table of a million columns.
+fn known_unknowns(spec: &TableSpec, index: &SpoolIndex) -> Vec<String> {
+    let most = if spec.declared { MOST_UNKNOWN_DECLARED } else { MOST_UNKNOWN_UNDECLARED };
+    let mut taken: BTreeSet<String> = spec.columns.iter().map(|column| column.name.to_ascii_lowercase()).collect();
+    taken.extend(OWN_COLUMNS.iter().map(|name| (*name).to_owned()));
+    taken.insert(GRAIN_ID.to_owned());
+    let mut found: Vec<(&str, u64)> = index.unknown_columns(&spec.name).filter(|(name, _)| is_plain(name)).collect();
+    found.sort_by(|a, b| (b.1, a.0).cmp(&(a.1, b.0)));
+    // SQL does not tell `Pid` from `pid`.
+    found.retain(|(name, _)| taken.insert(name.to_ascii_lowercase()));
+    let mut names: Vec<String> = found.into_iter().take(most).map(|(name, _)| name.to_owned()).collect();
+    names.sort();
+    names
+}
+
+fn is_plain(name: &str) -> bool {
+    name.len() <= 64
+        && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// The decoder's `extra`, with the cells of columns that have no place added.
+fn extra(batch: &RecordBatch, homeless: &[(&str, &StringArray)]) -> ArrayRef {
+    let rows = batch.num_rows();
+    let decoded = batch.column_by_name("extra").and_then(|array| array.as_string_opt::<i32>());
+    if homeless.is_empty() {
+        return decoded.map_or_else(|| new_null_array(&DataType::Utf8, rows), |array| Arc::new(array.clone()));
+    }
+    let mut builder = StringBuilder::new();
+    for row in 0..rows {
+        let before = decoded.filter(|array| array.is_valid(row)).map(|array| array.value(row));
+        let mut object: serde_json::Map<String, serde_json::Value> =
+            before.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        for (name, array) in homeless.iter().filter(|(_, array)| array.is_valid(row)) {
+            object.entry((*name).to_owned()).or_insert_with(|| array.value(row).into());
+        }
+        let is_empty = object.is_empty();
+        builder.append_option((!is_empty).then(|| serde_json::Value::Object(object).to_string()));
+    }
+    Arc::new(builder.finish())
+}

@@ -1,0 +1,130 @@
+//! Coverage: one line per host and table, whatever came of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+};
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+
+use super::batches::timestamp;
+use super::hosts::Fleet;
+use super::receive::{append, no_answer, shorten};
+use super::table::{HostDecoded, TableDone};
+use crate::error::{Error, Result};
+use crate::model::{Coverage, Status};
+use crate::store::SpoolIndex;
+
+/// The coverage of a snapshot, sorted by host and table.
+pub(super) fn coverage(
+    index: &SpoolIndex,
+    fleet: &Fleet,
+    tables: &BTreeSet<String>,
+    done: &BTreeMap<String, TableDone>,
+) -> Vec<Coverage> {
+    let mut answers: HashMap<(&str, &str), Coverage> = HashMap::new();
+    for answer in &index.answers {
+        merge(&mut answers, answer);
+    }
+    let mut all = Vec::with_capacity(fleet.names().len() * tables.len());
+    for host in fleet.names() {
+        for table in tables {
+            let decoded = done.get(table).and_then(|table| table.hosts.get(host));
+            let answer = answers.remove(&(host.as_str(), table.as_str()));
+            all.push(settle(answer.unwrap_or_else(|| unanswered(index, host, table, decoded)), decoded));
+        }
+    }
+    all
+}
+
+/// A host may answer twice for one table (two queries of a log that map to it).
+fn merge<'a>(answers: &mut HashMap<(&'a str, &'a str), Coverage>, answer: &'a Coverage) {
+    let key = (answer.host.as_str(), answer.table.as_str());
+    let Some(known) = answers.get_mut(&key) else {
+        answers.insert(key, answer.clone());
+        return;
+    };
+    known.rows += answer.rows;
+    known.bytes += answer.bytes;
+    known.status = worse(known.status, answer.status);
+    if !answer.error.is_empty() {
+        append(&mut known.error, &answer.error);
+    }
+    known.ended = known.ended.max(answer.ended);
+}
+
+fn worse(a: Status, b: Status) -> Status {
+    match (a.answered(), b.answered()) {
+        (true, true) => a.min(b),
+        (false, _) => a,
+        (true, false) => b,
+    }
+}
+
+/// Nothing says how this host's answer for the table ended.
+fn unanswered(index: &SpoolIndex, host: &str, table: &str, decoded: Option<&HostDecoded>) -> Coverage {
+    let (status, error) = match decoded {
+        Some(_) => (Status::Truncated, "the collection ended before this answer did"),
+        None if index.begin.queries.contains_key(table) => {
+            (Status::NotAsked, "the collection ended before this host was asked")
+        }
+        None => (Status::NotAsked, ""),
+    };
+    no_answer(host, table, status, error, None)
+}
+
+/// What decoding adds to what the collector saw.
+fn settle(mut coverage: Coverage, decoded: Option<&HostDecoded>) -> Coverage {
+    let Some(decoded) = decoded else { return coverage };
+    coverage.rows = decoded.rows;
+    coverage.columns_missing = decoded.missing.clone().unwrap_or_default();
+    if let Some(problem) = &decoded.first_problem {
+        let more = decoded.problems.saturating_sub(1);
+        let tail = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+        append(&mut coverage.error, &format!("{problem}{tail}"));
+    }
+    if decoded.oversized_cells > 0 {
+        append(&mut coverage.error, &format!("{} cells were cut, see `extra`", decoded.oversized_cells));
+        if coverage.status.answered() {
+            coverage.status = Status::Truncated;
+        }
+    }
+    if coverage.status == Status::Empty && decoded.rows > 0 {
+        coverage.status = Status::Ok;
+    }
+    shorten(&mut coverage.error);
+    coverage
+}
+
+/// The `coverage` table.
+pub(super) fn table(all: &[Coverage]) -> Result<RecordBatch> {
+    let text = |value: fn(&Coverage) -> &str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(all.iter().map(value)))
+    };
+    let time = |value: fn(&Coverage) -> Option<chrono::DateTime<chrono::Utc>>| -> ArrayRef {
+        let millis = all.iter().map(|line| value(line).map(|time| time.timestamp_millis()));
+        Arc::new(millis.collect::<TimestampMillisecondArray>().with_timezone("UTC"))
+    };
+    let missing = all.iter().map(|line| line.columns_missing.join(","));
+    let uid = all.iter().map(|line| line.uid.map(i64::from));
+    let columns: Vec<(Field, ArrayRef)> = vec![
+        (Field::new("host", DataType::Utf8, false), text(|line| &line.host)),
+        (Field::new("table_name", DataType::Utf8, false), text(|line| &line.table)),
+        (Field::new("status", DataType::Utf8, false), text(|line| line.status.as_str())),
+        (Field::new("rows", DataType::Int64, false), Arc::new(all.iter().map(|line| i64::try_from(line.rows).ok()).collect::<Int64Array>())),
+        (Field::new("bytes", DataType::Int64, false), Arc::new(all.iter().map(|line| i64::try_from(line.bytes).ok()).collect::<Int64Array>())),
+        (Field::new("error", DataType::Utf8, false), text(|line| &line.error)),
+        (Field::new("columns_missing", DataType::Utf8, false), Arc::new(StringArray::from_iter_values(missing))),
+        (Field::new("started", timestamp(), true), time(|line| line.started)),
+        (Field::new("ended", timestamp(), true), time(|line| line.ended)),
+        (
+            Field::new("osquery_version", DataType::Utf8, true),
+            Arc::new(all.iter().map(|line| line.osquery_version.as_deref()).collect::<StringArray>()),
+        ),
+        (Field::new("uid", DataType::Int64, true), Arc::new(uid.collect::<Int64Array>())),
+    ];
+    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
+        .map_err(|source| Error::internal("cannot build the coverage table").source(source))
+}

@@ -1,0 +1,211 @@
+//! Makes a snapshot of a spool.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::hosts::Fleet;
+use super::table::{Job, TableDone, write_table};
+use super::coverage;
+use crate::catalog::Catalog;
+use crate::decode::{Limits, Problem};
+use crate::error::{Error, Result};
+use crate::identity::ENCODING_VERSION;
+use crate::model::{Coverage, Status, now};
+use crate::store::{FORMAT, FileEntry, FileKind, Manifest, SpoolReader, Store};
+
+/// What making a snapshot may use.
+#[derive(Debug, Clone)]
+pub struct IngestConfig {
+    /// Bounds of what a host may say.
+    pub limits: Limits,
+    /// Tables that are worked on at once, and decoding tasks of each.
+    pub threads: usize,
+    /// Memory of all sorts together, in bytes.
+    pub memory_limit_bytes: usize,
+}
+
+/// Told how far the work is: payloads done, of how many.
+pub type Watch<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
+
+/// A snapshot that was just committed.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its coverage, sorted by host and table.
+    pub coverage: Vec<Coverage>,
+    /// What was wrong with rows; at most 50 of each table.
+    pub problems: Vec<Problem>,
+    /// How many rows or cells had something wrong.
+    pub problems_total: u64,
+}
+
+/// Writes and commits the snapshot of a spool, then removes the spool.
+///
+/// # Errors
+/// The store cannot be written: the spool stays, and a later call starts anew from it.
+pub async fn finish(
+    store: &Store,
+    spool: SpoolReader,
+    catalog: &Catalog,
+    (config, watch): (&IngestConfig, Watch<'_>),
+) -> Result<Finished> {
+    let spill = tempfile::Builder::new()
+        .prefix("sort-")
+        .tempdir_in(store.scratch_dir())
+        .map_err(|source| Error::remote("cannot make a directory for sorting").source(source))?;
+    let begin = spool.index().begin.clone();
+    let fleet = Fleet::read(&spool, catalog, &config.limits)?;
+    let (progress, reports) = tokio::sync::mpsc::unbounded_channel();
+    let tables_at_once = config.threads.clamp(1, 4);
+    let job = Arc::new(Job {
+        store: store.clone(),
+        fleet,
+        limits: config.limits.clone(),
+        snapshot: begin.snapshot,
+        of: begin.fleet,
+        started: begin.started,
+        threads: config.threads,
+        memory_limit_bytes: config.memory_limit_bytes / tables_at_once,
+        spill_dir: spill.path().to_owned(),
+        progress,
+        spool,
+    });
+    let done = tokio::select! {
+        done = write_tables(&job, catalog, tables_at_once) => done?,
+        () = report(&job, reports, watch) => return Err(Error::internal("progress ended early")),
+    };
+    let finished = commit(&job, catalog, done).await?;
+    drop(spill);
+    if let Ok(job) = Arc::try_unwrap(job) {
+        job.spool.remove()?;
+    }
+    Ok(finished)
+}
+
+/// Passes progress on for as long as there is work.
+async fn report(job: &Job, mut reports: tokio::sync::mpsc::UnboundedReceiver<u64>, watch: Watch<'_>) {
+    let index = job.spool.index();
+    let total = index.tables().map(|table| index.payloads(table) as u64).sum();
+    let mut sum = 0;
+    while let Some(payloads) = reports.recv().await {
+        sum += payloads;
+        watch(sum.min(total), total);
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn write_tables(
+    job: &Arc<Job>,
+    catalog: &Catalog,
+    at_once: usize,
+) -> Result<BTreeMap<String, TableDone>> {
+    // The largest first, so that the last one is short.
+    let index = job.spool.index();
+    let mut tables: Vec<&str> = index.tables().collect();
+    tables.sort_by_key(|table| std::cmp::Reverse(index.payloads(table)));
+    stream::iter(tables)
+        .map(|table| {
+            let spec = catalog.table_or_undeclared(table).into_owned();
+            let job = Arc::clone(job);
+            async move { Ok((spec.name.clone(), write_table(job, spec).await?)) }
+        })
+        .buffer_unordered(at_once)
+        .try_collect()
+        .await
+}
+
+async fn commit(job: &Job, catalog: &Catalog, mut done: BTreeMap<String, TableDone>) -> Result<Finished> {
+    let index = job.spool.index();
+    let answered = index.answers.iter().map(|answer| answer.table.clone());
+    let tables: BTreeSet<String> =
+        index.begin.queries.keys().cloned().chain(answered).chain(done.keys().cloned()).collect();
+    let coverage = coverage::coverage(index, &job.fleet, &tables, &done);
+    let mut files: Vec<FileEntry> = done.values_mut().flat_map(|table| std::mem::take(&mut table.files)).collect();
+    files.push(write_meta(job, FileKind::Coverage, &coverage::table(&coverage)?).await?);
+    files.push(write_meta(job, FileKind::Hosts, &job.fleet.table()?).await?);
+    files.sort_by(|a, b| (a.kind, &a.table, &a.path).cmp(&(b.kind, &b.table, &b.path)));
+    let manifest = manifest(job, catalog, (&coverage, &done), files);
+    job.store.commit(&manifest).await?;
+    Ok(Finished {
+        manifest,
+        coverage,
+        problems_total: done.values().map(|table| table.problems_total).sum(),
+        problems: done.into_values().flat_map(|table| table.problems).collect(),
+    })
+}
+
+async fn write_meta(job: &Job, kind: FileKind, batch: &RecordBatch) -> Result<FileEntry> {
+    let mut part = job.store.meta_part(kind, (&job.of, job.snapshot), batch.schema_ref())?;
+    part.write(batch).await?;
+    part.close().await
+}
+
+fn manifest(
+    job: &Job,
+    catalog: &Catalog,
+    (coverage, done): (&[Coverage], &BTreeMap<String, TableDone>),
+    files: Vec<FileEntry>,
+) -> Manifest {
+    let index = job.spool.index();
+    let hosts_asked = job.fleet.names().len() as u64;
+    let heard: BTreeSet<&str> = coverage.iter().filter(|line| was_heard(line)).map(|line| line.host.as_str()).collect();
+    let without = |(table, done): (&String, &TableDone)| {
+        (!done.without.is_empty()).then(|| (table.clone(), done.without.clone()))
+    };
+    Manifest {
+        format: FORMAT,
+        snapshot: job.snapshot,
+        fleet: job.of.clone(),
+        incident: index.begin.incident.clone(),
+        started: index.begin.started,
+        ended: now(),
+        collected_by: index.begin.collected_by.clone(),
+        collector: index.begin.collector.clone(),
+        diffy_version: env!("CARGO_PKG_VERSION").to_owned(),
+        identity_version: ENCODING_VERSION,
+        schemas_blake3: catalog.digest(),
+        queries: index.begin.queries.clone(),
+        hosts_asked,
+        hosts_answered: heard.len() as u64,
+        hosts_failed: hosts_asked - heard.len() as u64,
+        rows: done.values().map(|table| table.rows).sum(),
+        prevalence_without: done.iter().filter_map(without).collect(),
+        warnings: warnings(job, catalog, done),
+        files,
+    }
+}
+
+/// The host said something for the table, if only in part.
+fn was_heard(line: &Coverage) -> bool {
+    line.status.answered() || line.rows > 0 || line.status == Status::Denied
+}
+
+fn warnings(job: &Job, catalog: &Catalog, done: &BTreeMap<String, TableDone>) -> Vec<String> {
+    let index = job.spool.index();
+    let mut warnings = index.warnings.clone();
+    if index.torn_bytes > 0 {
+        warnings.push(format!(
+            "the collection was interrupted; its last {} bytes were no whole answer and are not here",
+            index.torn_bytes
+        ));
+    }
+    let undeclared: Vec<&str> =
+        done.keys().map(String::as_str).filter(|table| catalog.table(table).is_none()).collect();
+    if !undeclared.is_empty() {
+        warnings.push(format!(
+            "no schema declares {}: all columns are text and all of them are identity; `--schemas DIR` adds one",
+            undeclared.iter().map(|table| format!("`{table}`")).collect::<Vec<_>>().join(", ")
+        ));
+    }
+    for (table, done) in done.iter().filter(|(_, done)| done.problems_total > 0) {
+        warnings.push(format!(
+            "table `{table}`: {} cells or rows are not what the schema says; they are kept under `extra`",
+            done.problems_total
+        ));
+    }
+    warnings
+}

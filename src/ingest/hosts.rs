@@ -1,0 +1,179 @@
+//! The hosts of a snapshot: their order, what they call themselves, and the facts that say what kind of host each is.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array,
+};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+
+use crate::catalog::Catalog;
+use crate::decode::{Limits, Origin, decode};
+use crate::error::{Error, Result};
+use crate::identity::OwnNames;
+use crate::store::SpoolReader;
+
+/// Longest fact that is kept of a host, in bytes.
+const LONGEST_FACT: usize = 512;
+/// Most values of one column that a host's own names are taken from.
+const MOST_CLAIMS: usize = 256;
+
+/// A column of the `hosts` table and where its value comes from.
+struct Fact {
+    column: &'static str,
+    sources: &'static [(&'static str, &'static str)],
+}
+
+const TEXT_FACTS: &[Fact] = &[
+    Fact { column: "hostname", sources: &[("system_info", "hostname")] },
+    Fact { column: "os_name", sources: &[("os_version", "name")] },
+    Fact { column: "os_version", sources: &[("os_version", "version")] },
+    Fact { column: "platform", sources: &[("os_version", "platform")] },
+    Fact { column: "arch", sources: &[("os_version", "arch"), ("system_info", "cpu_type")] },
+    Fact { column: "kernel", sources: &[("kernel_info", "version")] },
+    Fact { column: "osquery_version", sources: &[("osquery_info", "version")] },
+    Fact { column: "instance_id", sources: &[("ec2_instance_metadata", "instance_id")] },
+    Fact { column: "instance_type", sources: &[("ec2_instance_metadata", "instance_type")] },
+    Fact { column: "image", sources: &[("ec2_instance_metadata", "ami_id")] },
+    Fact { column: "zone", sources: &[("ec2_instance_metadata", "availability_zone")] },
+    // Known to inventories only; here so that the column is there when one is asked.
+    Fact { column: "lifecycle", sources: &[] },
+    Fact { column: "cpu_brand", sources: &[("system_info", "cpu_brand")] },
+    Fact { column: "hardware_model", sources: &[("system_info", "hardware_model")] },
+];
+
+const NUMBER_FACTS: &[Fact] = &[
+    Fact { column: "logical_cores", sources: &[("system_info", "cpu_logical_cores")] },
+    Fact { column: "physical_memory", sources: &[("system_info", "physical_memory")] },
+    Fact { column: "uptime_seconds", sources: &[("uptime", "total_seconds")] },
+];
+
+/// What one host says of itself, by table and column.
+type Claims = HashMap<(&'static str, &'static str), Vec<String>>;
+
+/// The hosts of a snapshot, sorted by name; a host's place is its ordinal in the bitmaps of prevalence.
+#[derive(Debug, Default)]
+pub(super) struct Fleet {
+    names: Vec<String>,
+    ordinals: HashMap<String, u32>,
+    own_names: Vec<OwnNames>,
+    claims: Vec<Claims>,
+}
+
+impl Fleet {
+    /// Reads from a spool what its hosts say of themselves.
+    pub(super) fn read(spool: &SpoolReader, catalog: &Catalog, limits: &Limits) -> Result<Self> {
+        let index = spool.index();
+        let answering = index.answers.iter().map(|answer| answer.host.clone());
+        let mut names: BTreeSet<String> = index.hosts.iter().cloned().chain(answering).collect();
+        let mut claims: HashMap<String, Claims> = HashMap::new();
+        for table in index.tables().map(ToOwned::to_owned).collect::<Vec<_>>() {
+            let wanted = wanted_columns(&table);
+            for number in 0..index.payloads(&table) {
+                if wanted.is_empty() && !names_are_incomplete(spool) {
+                    break;
+                }
+                let (header, json) = spool.rows(&table, number)?;
+                names.insert(header.host.clone());
+                let origin = Origin { source: header.source, line: header.line };
+                let decoded = decode(&json, &origin, &catalog.table_or_undeclared(&table), limits);
+                note(claims.entry(header.host).or_default(), &decoded.batch, &wanted);
+            }
+        }
+        Ok(Self::new(names, claims))
+    }
+
+    fn new(names: BTreeSet<String>, mut claims: HashMap<String, Claims>) -> Self {
+        let names: Vec<String> = names.into_iter().collect();
+        let claims: Vec<Claims> = names.iter().map(|name| claims.remove(name).unwrap_or_default()).collect();
+        let own = |(name, claims): (&String, &Claims)| {
+            OwnNames::new(std::iter::once(name.as_str()).chain(own_claims(claims)))
+        };
+        let own_names = names.iter().zip(&claims).map(own).collect();
+        let ordinals = names.iter().zip(0..).map(|(name, ordinal)| (name.clone(), ordinal)).collect();
+        Self { names, ordinals, own_names, claims }
+    }
+
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    pub(super) fn ordinal(&self, host: &str) -> Option<u32> {
+        self.ordinals.get(host).copied()
+    }
+
+    /// The own names of a host; none for a host that is not of this snapshot.
+    pub(super) fn own_names(&self, host: &str) -> &OwnNames {
+        static NONE: std::sync::LazyLock<OwnNames> = std::sync::LazyLock::new(OwnNames::default);
+        self.ordinal(host).and_then(|ordinal| self.own_names.get(ordinal as usize)).unwrap_or(&NONE)
+    }
+
+    /// The `hosts` table, one line per host in the order of the ordinals.
+    pub(super) fn table(&self) -> Result<RecordBatch> {
+        let count = u32::try_from(self.names.len())
+            .map_err(|source| Error::data("a snapshot has at most 2^32 hosts").source(source))?;
+        let mut fields = vec![
+            Field::new("ordinal", DataType::UInt32, false),
+            Field::new("host", DataType::Utf8, false),
+        ];
+        let mut arrays: Vec<ArrayRef> = vec![
+            Arc::new(UInt32Array::from_iter_values(0..count)),
+            Arc::new(StringArray::from_iter_values(&self.names)),
+        ];
+        for fact in TEXT_FACTS {
+            fields.push(Field::new(fact.column, DataType::Utf8, true));
+            arrays.push(Arc::new(self.claims.iter().map(|claims| fact.of(claims)).collect::<StringArray>()));
+        }
+        for fact in NUMBER_FACTS {
+            fields.push(Field::new(fact.column, DataType::Int64, true));
+            let number = |claims| fact.of(claims).and_then(|text| text.parse::<i64>().ok());
+            arrays.push(Arc::new(self.claims.iter().map(number).collect::<Int64Array>()));
+        }
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
+            .map_err(|source| Error::internal("cannot build the hosts table").source(source))
+    }
+}
+
+impl Fact {
+    fn of<'a>(&self, claims: &'a Claims) -> Option<&'a str> {
+        self.sources.iter().find_map(|source| claims.get(source)?.first().map(String::as_str))
+    }
+}
+
+/// Imports of single files may have rows of hosts that nothing announces.
+fn names_are_incomplete(spool: &SpoolReader) -> bool {
+    spool.index().hosts.is_empty()
+}
+
+/// The columns of a table that say who or what a host is.
+fn wanted_columns(table: &str) -> Vec<(&'static str, &'static str)> {
+    let own = OwnNames::SOURCES
+        .iter()
+        .flat_map(|source| source.columns.iter().map(|column| (source.table, *column)));
+    let facts = TEXT_FACTS.iter().chain(NUMBER_FACTS).flat_map(|fact| fact.sources.iter().copied());
+    let mut wanted: Vec<(&str, &str)> = own.chain(facts).filter(|(of, _)| *of == table).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted
+}
+
+fn own_claims(claims: &Claims) -> impl Iterator<Item = &str> {
+    OwnNames::SOURCES.iter().flat_map(move |source| {
+        let of_column = move |column: &&'static str| claims.get(&(source.table, *column));
+        source.columns.iter().filter_map(of_column).flatten().map(String::as_str)
+    })
+}
+
+fn note(claims: &mut Claims, batch: &RecordBatch, wanted: &[(&'static str, &'static str)]) {
+    for source in wanted {
+        let Some(array) = batch.column_by_name(source.1) else { continue };
+        let Ok(texts) = cast(array, &DataType::Utf8) else { continue };
+        let Some(texts) = texts.as_string_opt::<i32>() else { continue };
+        let known = claims.entry(*source).or_default();
+        let usable = |text: &&str| !text.is_empty() && text.len() <= LONGEST_FACT;
+        let room = MOST_CLAIMS.saturating_sub(known.len());
+        known.extend(texts.iter().flatten().filter(usable).take(room).map(ToOwned::to_owned));
+    }
+}

@@ -1,0 +1,196 @@
+//! Appends to the spool what hosts say, as it comes.
+
+use std::collections::BTreeMap;
+use std::io::BufRead;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::catalog::{Catalog, TableSpec};
+use crate::collect::Answer;
+use crate::decode::{Chunk, Limits, Split, split_rows};
+use crate::error::Result;
+use crate::model::{Coverage, Status};
+use crate::store::{Frame, RowsHeader, SpoolReader, SpoolWriter, pack};
+
+/// Most unknown columns that a payload announces.
+const MOST_UNKNOWN: usize = 64;
+/// Longest error text of a host that is kept.
+const LONGEST_ERROR: usize = 2_000;
+
+/// The writing end of a collection.
+#[derive(Debug)]
+pub struct Receiver<'a> {
+    catalog: &'a Catalog,
+    limits: Limits,
+    spool: SpoolWriter,
+}
+
+impl<'a> Receiver<'a> {
+    /// Receives into a new spool.
+    pub fn new(catalog: &'a Catalog, limits: Limits, spool: SpoolWriter) -> Self {
+        Self { catalog, limits, spool }
+    }
+
+    /// Says that a host is part of the collection, whether it will answer or not.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn host(&mut self, host: &str) -> Result<()> {
+        self.spool.append(&Frame::Host { host: host.to_owned() }, &[])
+    }
+
+    /// Takes rows that were split off already.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn rows(&mut self, host: &str, table: &str, chunk: Chunk) -> Result<()> {
+        let unknown_columns = unknown_columns(&chunk.json, &self.catalog.table_or_undeclared(table));
+        let header = RowsHeader {
+            host: host.to_owned(),
+            table: table.to_owned(),
+            rows: chunk.rows,
+            source: chunk.origin.source,
+            line: chunk.origin.line,
+            unknown_columns,
+        };
+        self.spool.append(&Frame::Rows(header), &pack(&chunk.json)?)
+    }
+
+    /// Takes the end of a host's answer for a table.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn answered(&mut self, mut coverage: Coverage) -> Result<()> {
+        shorten(&mut coverage.error);
+        self.spool.append(&Frame::Answer(coverage), &[])
+    }
+
+    /// Takes a collector's answer: its rows, then its end.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn answer(&mut self, host: &str, answer: Answer) -> Result<()> {
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut reader: &[u8] = &answer.json;
+        let reader: &mut dyn BufRead = &mut reader;
+        let split = split_rows(reader, host, &self.limits, &mut |chunk| {
+            chunks.push(chunk);
+            Ok(())
+        })?;
+        for chunk in chunks {
+            self.rows(host, &answer.table, chunk)?;
+        }
+        self.answered(coverage(host, answer, &split))
+    }
+
+    /// Takes something that a reader of the snapshot should know.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn warning(&mut self, text: String) -> Result<()> {
+        self.spool.append(&Frame::Warning { text }, &[])
+    }
+
+    /// Ends receiving.
+    ///
+    /// # Errors
+    /// The spool cannot be synced or read back.
+    pub fn into_reader(self) -> Result<SpoolReader> {
+        self.spool.into_reader()
+    }
+}
+
+/// An answer for a table that was not asked in full, as coverage has it.
+fn coverage(host: &str, answer: Answer, split: &Split) -> Coverage {
+    let (status, mut error) = settle(answer.status, answer.error, split);
+    shorten(&mut error);
+    Coverage {
+        host: host.to_owned(),
+        table: answer.table,
+        status,
+        rows: split.rows,
+        bytes: answer.json.len() as u64,
+        error,
+        columns_missing: Vec::new(),
+        started: Some(answer.started),
+        ended: Some(answer.ended),
+        osquery_version: answer.osquery_version,
+        uid: answer.uid,
+    }
+}
+
+/// What the collector saw, lowered by what the bytes turned out to be.
+fn settle(status: Status, mut error: String, split: &Split) -> (Status, String) {
+    if let Some(problem) = split.problems.first() {
+        let more = split.problems_total.saturating_sub(1);
+        let tail = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+        append(&mut error, &format!("line {}, column {}: {}{tail}", problem.line, problem.column, problem.message));
+    }
+    if !status.answered() {
+        return (status, error);
+    }
+    if !split.complete {
+        append(&mut error, "the answer ends in the middle");
+        return (Status::Truncated, error);
+    }
+    if split.arrays == 0 && split.rows == 0 {
+        append(&mut error, "the answer holds no array of rows");
+        return (Status::Error, error);
+    }
+    let lost_rows = split.problems_total > 0 && status == Status::Ok;
+    match (lost_rows, split.rows) {
+        (true, _) => (Status::Truncated, error),
+        (false, 0) => (Status::Empty, error),
+        (false, _) => (Status::Ok, error),
+    }
+}
+
+/// Adds a sentence to an error text.
+pub(super) fn append(error: &mut String, text: &str) {
+    if !error.is_empty() {
+        error.push_str("; ");
+    }
+    error.push_str(text);
+}
+
+/// Cuts a text that a host chose the length of, and says so.
+pub(super) fn shorten(text: &mut String) {
+    if text.len() > LONGEST_ERROR {
+        let end = text.floor_char_boundary(LONGEST_ERROR);
+        let cut = text.len() - end;
+        text.truncate(end);
+        text.push_str(&format!("… ({cut} bytes more)"));
+    }
+}
+
+#[derive(Deserialize)]
+struct Keys(BTreeMap<String, IgnoredAny>);
+
+/// Columns of the first row that the schema does not have. Rows of one answer have the same columns, so the first is
+/// enough to announce them; a column that only a later row has is kept under `extra`.
+fn unknown_columns(json: &str, spec: &TableSpec) -> Vec<String> {
+    let first = json.trim_start().strip_prefix('[').unwrap_or_default();
+    let Some(Ok(Keys(keys))) = serde_json::Deserializer::from_str(first).into_iter::<Keys>().next() else {
+        return Vec::new();
+    };
+    keys.into_keys().filter(|key| spec.column(key).is_none()).take(MOST_UNKNOWN * 4).collect()
+}
+
+/// An answer that never came.
+pub fn no_answer(host: &str, table: &str, status: Status, error: &str, at: Option<DateTime<Utc>>) -> Coverage {
+    Coverage {
+        host: host.to_owned(),
+        table: table.to_owned(),
+        status,
+        rows: 0,
+        bytes: 0,
+        error: error.to_owned(),
+        columns_missing: Vec::new(),
+        started: at,
+        ended: at,
+        osquery_version: None,
+        uid: None,
+    }
+}
