@@ -224,12 +224,10 @@ impl Library {
             (rows || *comparable) && !OWN_COLUMNS.contains(&field.name().as_str())
         });
         let mut columns: Vec<Field> = declared.map(|(field, _)| field.clone()).collect();
+        let ours = |name: &str| PARTITIONS.contains(&name) || own.iter().any(|column| column.name() == name);
         for schema in self.footers(key).await? {
-            for field in schema.fields() {
-                let known = columns.iter().chain(&own).any(|column| column.name() == field.name());
-                if !known && !PARTITIONS.contains(&field.name().as_str()) {
-                    columns.push(field.as_ref().clone().with_nullable(true));
-                }
+            for field in schema.fields().iter().filter(|field| !ours(field.name())) {
+                widen(&mut columns, field);
             }
         }
         columns.extend(own);
@@ -321,6 +319,15 @@ fn default_shape(name: &str) -> Option<SchemaRef> {
         "findings" => Some(shapes::findings()),
         "baselines" => Some(shapes::baselines()),
         _ => None,
+    }
+}
+
+/// Adds a column of a file. Where files and catalog differ in its type it becomes text, which every value can be.
+fn widen(columns: &mut Vec<Field>, found: &Field) {
+    match columns.iter_mut().find(|column| column.name() == found.name()) {
+        Some(known) if known.data_type() != found.data_type() => known.set_data_type(DataType::Utf8),
+        Some(_) => {}
+        None => columns.push(found.clone().with_nullable(true)),
     }
 }
 
