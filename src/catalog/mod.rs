@@ -1,6 +1,8 @@
 //! Everything that is declared in files: table schemas (`schemas/*.toml`) and saved queries (`sql/`). Pure.
 
 mod builtin;
+mod builtin_queries;
+mod queries;
 mod table;
 
 use std::borrow::Cow;
@@ -8,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+pub use self::queries::{BoundQuery, ParamSpec, ParamType, ParamValue, Queries, QuerySpec};
 pub use self::table::{
     ColumnSpec, ColumnType, Normaliser, OWN_COLUMNS, Role, Strength, TableSpec, is_table_name,
 };

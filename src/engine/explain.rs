@@ -58,7 +58,7 @@ fn no_table(name: &str, engine: &Engine) -> Error {
     let (schema, table) = name.rsplit_once('.').unwrap_or((Scope::All.name(), name));
     let Some(scope) = Scope::LIST.into_iter().find(|scope| scope.name() == schema) else {
         return Error::usage(format!("no table `{name}`"))
-            .hint("tables are in the schemas `public` (the default), `current` and `prev`");
+            .hint("tables are in the schemas `public` (the default), `current`, `prev` and `current_prev`");
     };
     let shown = if scope == Scope::All { table.to_owned() } else { format!("{schema}.{table}") };
     let names = engine.library.names(scope);

@@ -1,4 +1,4 @@
-//! What SQL finds by name: the tables of committed snapshots in three schemas, read from the manifests.
+//! What SQL finds by name: the tables of committed snapshots in four schemas, read from the manifests.
 //!
 //! A table's columns are the catalog's, then those that the newest files have beside them. Reading every footer would
 //! cost a request per file of the store, so only the [`FOOTERS`] newest files of a table are read, when a query first
@@ -46,10 +46,12 @@ pub(super) enum Scope {
     Current,
     /// Prevalence of every snapshot, a table each.
     Prevalence,
+    /// Prevalence of the newest snapshot of each fleet, a table each.
+    CurrentPrevalence,
 }
 
 impl Scope {
-    pub(super) const LIST: [Self; 3] = [Self::All, Self::Current, Self::Prevalence];
+    pub(super) const LIST: [Self; 4] = [Self::All, Self::Current, Self::Prevalence, Self::CurrentPrevalence];
 
     /// The name of the schema in SQL.
     pub(super) fn name(self) -> &'static str {
@@ -57,7 +59,16 @@ impl Scope {
             Self::All => "public",
             Self::Current => "current",
             Self::Prevalence => "prev",
+            Self::CurrentPrevalence => "current_prev",
         }
+    }
+
+    fn is_prevalence(self) -> bool {
+        matches!(self, Self::Prevalence | Self::CurrentPrevalence)
+    }
+
+    fn shows(self, current: bool) -> bool {
+        current || matches!(self, Self::All | Self::Prevalence)
     }
 }
 
@@ -137,10 +148,10 @@ impl Library {
 
     /// Names of the tables of a schema, sorted.
     pub(super) fn names(&self, scope: Scope) -> Vec<String> {
-        let kind = if scope == Scope::Prevalence { FileKind::Prevalence } else { FileKind::Rows };
+        let kind = if scope.is_prevalence() { FileKind::Prevalence } else { FileKind::Rows };
         let mut names: BTreeSet<String> = self.declared.keys().cloned().collect();
         names.extend(self.files.keys().filter(|(of, _)| *of == kind).map(|(_, table)| table.clone()));
-        if scope != Scope::Prevalence {
+        if !scope.is_prevalence() {
             names.extend(META.map(str::to_owned));
             names.extend(self.registered.read().unwrap_or_else(PoisonError::into_inner).keys().cloned());
         }
@@ -149,7 +160,7 @@ impl Library {
 
     /// The table of that name.
     pub(super) async fn table(&self, scope: Scope, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        if scope == Scope::Prevalence {
+        if scope.is_prevalence() {
             return self.stored(scope, FileKind::Prevalence, name).await;
         }
         if let Some(table) = self.registered.read().unwrap_or_else(PoisonError::into_inner).get(name) {
@@ -168,8 +179,7 @@ impl Library {
     }
 
     fn snapshots(&self, scope: Scope) -> Result<Arc<dyn TableProvider>> {
-        let wanted =
-            |manifest: &&Manifest| scope != Scope::Current || self.current.contains(&manifest.snapshot);
+        let wanted = |manifest: &&Manifest| scope.shows(self.current.contains(&manifest.snapshot));
         let manifests: Vec<&Manifest> = self.manifests.iter().filter(wanted).collect();
         let batch = shapes::snapshots(&manifests)?;
         Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))
@@ -187,7 +197,7 @@ impl Library {
         }
         let columns = self.columns(&key).await?;
         let files = self.files.get(&key).map(Vec::as_slice).unwrap_or_default();
-        let files = files.iter().filter(|file| scope != Scope::Current || file.current).cloned().collect();
+        let files = files.iter().filter(|file| scope.shows(file.current)).cloned().collect();
         Ok(Some(Arc::new(SnapshotTable::new(self.url.clone(), columns, files))))
     }
 
@@ -214,12 +224,10 @@ impl Library {
             (rows || *comparable) && !OWN_COLUMNS.contains(&field.name().as_str())
         });
         let mut columns: Vec<Field> = declared.map(|(field, _)| field.clone()).collect();
+        let ours = |name: &str| PARTITIONS.contains(&name) || own.iter().any(|column| column.name() == name);
         for schema in self.footers(key).await? {
-            for field in schema.fields() {
-                let known = columns.iter().chain(&own).any(|column| column.name() == field.name());
-                if !known && !PARTITIONS.contains(&field.name().as_str()) {
-                    columns.push(field.as_ref().clone().with_nullable(true));
-                }
+            for field in schema.fields().iter().filter(|field| !ours(field.name())) {
+                widen(&mut columns, field);
             }
         }
         columns.extend(own);
@@ -266,7 +274,7 @@ impl Library {
         let columns = self.columns(&(FileKind::Prevalence, name.to_owned())).await?;
         let files =
             self.files.get(&(FileKind::Prevalence, name.to_owned())).map(Vec::as_slice).unwrap_or_default();
-        let files = files.iter().filter(|file| scope != Scope::Current || file.current).cloned().collect();
+        let files = files.iter().filter(|file| scope.shows(file.current)).cloned().collect();
         self.prevalence_over(name, SnapshotTable::new(self.url.clone(), columns, files))
     }
 
@@ -311,6 +319,15 @@ fn default_shape(name: &str) -> Option<SchemaRef> {
         "findings" => Some(shapes::findings()),
         "baselines" => Some(shapes::baselines()),
         _ => None,
+    }
+}
+
+/// Adds a column of a file. Where files and catalog differ in its type it becomes text, which every value can be.
+fn widen(columns: &mut Vec<Field>, found: &Field) {
+    match columns.iter_mut().find(|column| column.name() == found.name()) {
+        Some(known) if known.data_type() != found.data_type() => known.set_data_type(DataType::Utf8),
+        Some(_) => {}
+        None => columns.push(found.clone().with_nullable(true)),
     }
 }
 

@@ -3,13 +3,14 @@
 //! A session sees what the manifests name and nothing else: no directory is listed, so parts of unfinished
 //! collections are invisible. Schema `public` (the default) has every osquery table over all snapshots and the tables
 //! `prevalence`, `coverage`, `hosts`, `snapshots`, `baselines` and `findings`; `current` has the same over the newest
-//! snapshot of each fleet; `prev` has the prevalence of each osquery table with the table's own columns.
+//! snapshot of each fleet. `prev` has the prevalence of each osquery table with the table's own columns, and
+//! `current_prev` the same over the newest snapshot of each fleet.
 
 mod explain;
 mod functions;
 mod library;
 mod shapes;
-pub mod sort;
+mod sort;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -33,7 +34,8 @@ use object_store::ObjectStore;
 
 pub use self::explain::explain_error;
 use self::library::{Library, Scope, Shelves};
-use crate::catalog::Catalog;
+pub use self::sort::{DEFAULT_BATCH_ROWS, SortConfig, sort_stream};
+use crate::catalog::{BoundQuery, Catalog, ParamValue};
 use crate::error::{Error, Result};
 use crate::store::Manifest;
 
@@ -127,6 +129,15 @@ impl Engine {
         frame.execute_stream().await.map_err(|error| explain_error(error, self))
     }
 
+    /// Runs a saved query.
+    ///
+    /// # Errors
+    /// As [`Self::sql`].
+    pub async fn ask(&self, query: &BoundQuery) -> Result<SendableRecordBatchStream> {
+        let value = |(name, value): &(String, ParamValue)| (name.clone(), ScalarValue::from(value.clone()));
+        self.sql_with_params(&query.sql, query.params.iter().map(value).collect()).await
+    }
+
     /// As [`Self::sql_with_params`], with all rows at once: for results that are known to be small.
     ///
     /// # Errors
@@ -181,6 +192,15 @@ impl Engine {
         let provider =
             self.context.table_provider(reference).await.map_err(|error| explain_error(error, self))?;
         Ok(provider.schema())
+    }
+}
+
+impl From<ParamValue> for ScalarValue {
+    fn from(value: ParamValue) -> Self {
+        match value {
+            ParamValue::Text(text) => Self::from(text),
+            ParamValue::Integer(integer) => Self::from(integer),
+        }
     }
 }
 

@@ -39,11 +39,12 @@ const PORTION_SHARE: usize = 64;
 /// What a sort may use.
 #[derive(Debug, Clone)]
 pub struct SortConfig {
-    /// Memory that the sort may hold, in bytes; at least 8 MiB is taken. A single row may have an eighth of it.
+    /// Memory that the sort may hold, in bytes; at least 8 MiB is taken. A single row may have an eighth of it, and
+    /// one host's answer for a table a quarter, for a hostile host can make all of its rows stand side by side.
     pub memory_limit_bytes: usize,
     /// Where sorted runs go that do not fit into memory; `None` is the system's temporary directory.
     pub spill_dir: Option<PathBuf>,
-    /// Most rows of a batch that comes out.
+    /// Most rows of a batch that comes out; wide rows come in smaller batches.
     pub batch_rows: usize,
 }
 

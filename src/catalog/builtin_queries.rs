@@ -1,0 +1,35 @@
+//! The list of built-in saved queries; a test compares it with the directory.
+
+/// File name and text of each built-in query, by name.
+pub(super) const QUERIES: &[(&str, &str)] = &[
+    ("changed_binaries.sql", include_str!("../../sql/analyze/changed_binaries.sql")),
+    ("coverage_problems.sql", include_str!("../../sql/analyze/coverage_problems.sql")),
+    ("downloads_in_shell_history.sql", include_str!("../../sql/analyze/downloads_in_shell_history.sql")),
+    ("host_names_on_few_hosts.sql", include_str!("../../sql/analyze/host_names_on_few_hosts.sql")),
+    ("hosts_overview.sql", include_str!("../../sql/analyze/hosts_overview.sql")),
+    ("kernel_modules_on_few_hosts.sql", include_str!("../../sql/analyze/kernel_modules_on_few_hosts.sql")),
+    ("keys_on_few_hosts.sql", include_str!("../../sql/analyze/keys_on_few_hosts.sql")),
+    ("ld_preload.sql", include_str!("../../sql/analyze/ld_preload.sql")),
+    ("missing_services.sql", include_str!("../../sql/analyze/missing_services.sql")),
+    ("new_authorized_keys.sql", include_str!("../../sql/analyze/new_authorized_keys.sql")),
+    ("open_sockets_by_process.sql", include_str!("../../sql/analyze/open_sockets_by_process.sql")),
+    ("packet_sniffers.sql", include_str!("../../sql/analyze/packet_sniffers.sql")),
+    ("processes_from_deleted_files.sql", include_str!("../../sql/analyze/processes_from_deleted_files.sql")),
+    ("processes_in_writable_places.sql", include_str!("../../sql/analyze/processes_in_writable_places.sql")),
+    (
+        "processes_outside_package_paths.sql",
+        include_str!("../../sql/analyze/processes_outside_package_paths.sql"),
+    ),
+    ("rare_cron.sql", include_str!("../../sql/analyze/rare_cron.sql")),
+    ("rare_cron_scripts.sql", include_str!("../../sql/analyze/rare_cron_scripts.sql")),
+    ("rare_listening_ports.sql", include_str!("../../sql/analyze/rare_listening_ports.sql")),
+    ("rare_processes.sql", include_str!("../../sql/analyze/rare_processes.sql")),
+    ("rare_rows.sql", include_str!("../../sql/analyze/rare_rows.sql")),
+    ("rare_suid.sql", include_str!("../../sql/analyze/rare_suid.sql")),
+    ("row_on_hosts.sql", include_str!("../../sql/analyze/row_on_hosts.sql")),
+    ("services_on_few_hosts.sql", include_str!("../../sql/analyze/services_on_few_hosts.sql")),
+    ("snapshots_of_fleet.sql", include_str!("../../sql/analyze/snapshots_of_fleet.sql")),
+    ("tmp_executables.sql", include_str!("../../sql/analyze/tmp_executables.sql")),
+    ("uid_zero_users.sql", include_str!("../../sql/analyze/uid_zero_users.sql")),
+    ("users_on_few_hosts.sql", include_str!("../../sql/analyze/users_on_few_hosts.sql")),
+];
