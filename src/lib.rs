@@ -5,4 +5,5 @@ pub mod collect;
 pub mod decode;
 pub mod error;
 pub mod model;
+pub mod simulate;
 pub mod store;
