@@ -60,11 +60,14 @@ fn newer_package(base: &Base, name: &str, paths: &[&str]) -> Vec<Edit> {
     edits
 }
 
+/// Leaves the rows of something honest.
+type Happens = fn(&mut Plan<'_>);
+
 /// The honest differences of one host, beside those of a canary.
 pub(super) fn oddities(plan: &mut Plan<'_>) {
     histories(plan);
     leftovers(plan);
-    let chances: [(f64, fn(&mut Plan<'_>)); 12] = [
+    let chances: [(f64, Happens); 12] = [
         (0.12, admin_session),
         (0.03, apt_running),
         (0.05, admin_cron),

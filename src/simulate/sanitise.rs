@@ -97,12 +97,15 @@ fn is_needed(row: &Cells, key: &str) -> bool {
 fn add_processes(own: &Tables, merged: &mut Tables) {
     let own_rows = own.get("processes").map(Vec::as_slice).unwrap_or_default();
     let Some(processes) = merged.get_mut("processes") else { return };
-    let paths: BTreeSet<&str> = own_rows.iter().filter_map(|row| system_path(row, "path")).collect();
+    let paths: BTreeMap<&str, &str> = own_rows
+        .iter()
+        .filter_map(|row| Some((system_path(row, "path")?, system_id(row, "uid").unwrap_or("0"))))
+        .collect();
     let known: BTreeSet<String> = processes.iter().map(|row| row["path"].clone()).collect();
-    let new = paths.into_iter().filter(|path| !known.contains(*path)).take(MOST_ROWS / 4);
+    let new = paths.into_iter().filter(|(path, _)| !known.contains(*path)).take(MOST_ROWS / 4);
     let added: Vec<(String, Cells)> = new
         .enumerate()
-        .map(|(index, path)| (path.to_owned(), own_process(path, FIRST_OWN_PID + index)))
+        .map(|(index, (path, uid))| (path.to_owned(), own_process(path, uid, FIRST_OWN_PID + index)))
         .collect();
     let init = processes.first().cloned();
     for (_, row) in &added {
@@ -124,13 +127,13 @@ fn process_id(owner: Option<&(String, Cells)>) -> &str {
 }
 
 /// A process of which only the program is taken: its name and command line are the program's path.
-fn own_process(path: &str, pid: usize) -> Cells {
+fn own_process(path: &str, uid: &str, pid: usize) -> Cells {
     let name: String = path.rsplit('/').next().unwrap_or_default().chars().take(15).collect();
     shape::process(&Process {
         pid: &pid.to_string(),
         parent: "1",
-        uid: "0",
-        gid: "0",
+        uid,
+        gid: uid,
         name: &name,
         path,
         cmdline: path,
@@ -147,10 +150,8 @@ fn owner_path<'a>(row: &'a Cells, processes: &'a [Cells]) -> Option<&'a str> {
 fn listener(row: &Cells, pid: &str) -> Option<Cells> {
     let port: u16 = row.get("port")?.parse().ok()?;
     let protocol = row.get("protocol").filter(|protocol| ["6", "17"].contains(&protocol.as_str()))?;
-    let address = match row.get("address")?.as_str() {
-        any @ ("0.0.0.0" | "::" | "127.0.0.1" | "::1") => any,
-        _ => return None,
-    };
+    let everywhere = ["0.0.0.0", "::", "127.0.0.1", "::1"];
+    let address = row.get("address").filter(|address| everywhere.contains(&address.as_str()))?;
     // Ports from here on are handed out at random.
     (port > 0 && port < 32_768).then(|| shape::listener(pid, address, &port.to_string(), protocol))
 }
@@ -286,13 +287,35 @@ fn package(row: &Cells) -> Option<Cells> {
     if !public.iter().any(|domain| maintainer.ends_with(domain)) {
         return None;
     }
+    const SECTIONS: [&str; 24] = [
+        "admin",
+        "database",
+        "devel",
+        "doc",
+        "editors",
+        "fonts",
+        "httpd",
+        "interpreters",
+        "kernel",
+        "libdevel",
+        "libs",
+        "localization",
+        "mail",
+        "misc",
+        "net",
+        "oldlibs",
+        "perl",
+        "php",
+        "python",
+        "shells",
+        "text",
+        "utils",
+        "vcs",
+        "web",
+    ];
+    let section = word(row, "section").filter(|section| SECTIONS.contains(section)).unwrap_or("misc");
     let arch = word(row, "arch").filter(|arch| ["amd64", "arm64", "all"].contains(arch))?;
-    Some(shape::package(
-        word(row, "name")?,
-        word(row, "version")?,
-        word(row, "section").unwrap_or("misc"),
-        arch,
-    ))
+    Some(shape::package(word(row, "name")?, word(row, "version")?, section, arch))
 }
 
 fn file(row: &Cells) -> Option<Cells> {
@@ -327,7 +350,8 @@ fn os_version(row: &Cells) -> Option<Cells> {
     ];
     let (_, name) = names.iter().find(|(known, _)| *known == platform)?;
     let of = |column: &str| number(row, column).unwrap_or("0");
-    let codename = word(row, "codename").filter(|name| name.chars().all(|c| c.is_ascii_lowercase()));
+    const CODENAMES: [&str; 7] = ["bullseye", "bookworm", "trixie", "forky", "focal", "jammy", "noble"];
+    let codename = word(row, "codename").filter(|name| CODENAMES.contains(name));
     let arch = word(row, "arch").filter(|arch| ["x86_64", "aarch64"].contains(arch)).unwrap_or("x86_64");
     let mut taken = cells([("name", name), ("platform", platform), ("platform_like", ""), ("build", "")]);
     taken.extend(cells([("major", of("major")), ("minor", of("minor")), ("patch", of("patch"))]));

@@ -237,7 +237,8 @@ fn marked(mark: &str, columns: &[(&str, &str)]) -> Tables {
                 .unwrap_or_default();
             row.extend(needed.clone());
             row.insert("extra".to_owned(), mark.to_owned());
-            (table.to_owned(), vec![row.clone(), row])
+            let once = ["os_version", "kernel_info"].contains(&table);
+            (table.to_owned(), if once { vec![row] } else { vec![row.clone(), row] })
         })
         .collect()
 }
