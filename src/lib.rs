@@ -12,4 +12,5 @@ pub mod identity;
 pub mod ingest;
 pub mod model;
 pub mod report;
+pub mod simulate;
 pub mod store;
