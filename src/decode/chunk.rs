@@ -4,8 +4,12 @@ use super::source::Place;
 use super::utf8::source_len;
 use super::{Chunk, Origin};
 
-/// Most line breaks or blanks put between two rows to keep the place; a wider gap starts a new chunk.
-const GAP: u64 = 64;
+/// Most line breaks put between two rows to keep the place; a wider gap starts a new chunk. Logs of many hosts in one
+/// file have wide gaps, and a chunk for each row would cost more than white space does.
+const LINES: u64 = 1024;
+
+/// Most blanks put before a row to keep the place.
+const BLANKS: u64 = 64;
 
 /// Rows on their way into a chunk.
 #[derive(Debug, Clone)]
@@ -33,8 +37,8 @@ impl Chunker {
     pub(super) fn reaches(&self, place: Place) -> bool {
         let column = if place.line == self.next.line { self.next.column } else { 1 };
         self.rows == 0
-            || (place.line.checked_sub(self.next.line).is_some_and(|gap| gap <= GAP)
-                && place.column.saturating_sub(column) <= GAP)
+            || (place.line.checked_sub(self.next.line).is_some_and(|gap| gap <= LINES)
+                && place.column.saturating_sub(column) <= BLANKS)
     }
 
     /// Adds a row: the text of a JSON object that stands at `place` of the source.
