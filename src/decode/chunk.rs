@@ -11,6 +11,9 @@ const LINES: u64 = 1024;
 /// Most blanks put before a row to keep the place.
 const BLANKS: u64 = 64;
 
+/// Most rows of a chunk: a batch costs rows times columns, however little text a hostile host spends on a row.
+const ROWS: u64 = 16_384;
+
 /// Rows on their way into a chunk.
 #[derive(Debug, Clone)]
 pub(super) struct Chunker {
@@ -31,6 +34,11 @@ impl Chunker {
     /// Bytes gathered.
     pub(super) fn len(&self) -> usize {
         self.json.len()
+    }
+
+    /// Whether it is time to hand the chunk on.
+    pub(super) fn is_full(&self, bytes: usize) -> bool {
+        self.json.len() >= bytes || self.rows >= ROWS
     }
 
     /// Whether a row at that place can stand in the same chunk.

@@ -273,6 +273,8 @@ fn answer_of_part(host: &str, table: &str, part: &TableSplit) -> ImportAnswer {
 mod tests {
     use std::fs;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[derive(Default)]
@@ -477,6 +479,38 @@ mod tests {
         let (seen, report) = run(dir.path(), &["x.log"], &options).unwrap();
         assert_eq!(seen, ["h", r#"h/q [{"x":"a"}]"#, "h/q ok 1"]);
         assert_eq!(report.later, 1);
+    }
+
+    #[test]
+    fn rows_of_changes_that_are_none_make_the_answer_not_whole() {
+        let broken = event(1, "added", "b").replace(r#"{"x":"b"}"#, "5");
+        let report = check_log(
+            &[event(0, "added", "a"), broken],
+            &[
+                "h",
+                r#"h/q [{"x":"a"}]"#,
+                "h/q truncated 1 expected a row, found `5`: invalid type: integer `5`, expected an object",
+            ],
+        );
+        assert_eq!(report.problems_total, 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn arbitrary_files_never_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            text in r#"(\{"name":"q","hostname":"h","(snapshot|columns|diffResults)":(\[\{"a":"\\\\xC3"\},?\]|5|\{"added":\[\{\}\]\})(,"action":"(added|removed)")?\}\n?){0,5}"#,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("x.json"), &bytes).unwrap();
+            fs::write(dir.path().join("y.json"), &text).unwrap();
+            for format in [None, Some(ImportFormat::Osqueryi), Some(ImportFormat::Osqueryd)] {
+                let options = ImportOptions { format, ..ImportOptions::default() };
+                let _ = run(dir.path(), &["."], &options);
+            }
+        }
     }
 
     #[test]

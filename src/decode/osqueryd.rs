@@ -6,7 +6,7 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use serde_json::value::RawValue;
 
 use super::excerpt;
-use super::row::{Pairs, text_of};
+use super::row::{Pairs, each_element, text_of};
 use super::split::reason;
 use super::utf8::shown;
 
@@ -68,35 +68,34 @@ impl<'a> LogBody<'a> {
         matches!(self, Self::SnapshotRow(_) | Self::Added(_) | Self::Removed(_))
     }
 
-    /// The rows it holds, each with whether it is new (`true`) or gone (`false`).
+    /// Shows the rows it holds, each with whether it is new (`true`) or gone (`false`).
     ///
     /// # Errors
     /// An array of rows is none.
-    pub(super) fn rows(self) -> Result<Vec<(bool, &'a RawValue)>, String> {
+    pub(super) fn each_row(self, see: &mut dyn FnMut(bool, &'a RawValue)) -> Result<(), String> {
         match self {
-            Self::Snapshot(rows) => array(rows).map(|rows| pair(true, rows)),
-            Self::SnapshotRow(row) | Self::Added(row) => Ok(vec![(true, row)]),
-            Self::Removed(row) => Ok(vec![(false, row)]),
+            Self::Snapshot(rows) => each_of_array(rows, &mut |row| see(true, row))?,
+            Self::SnapshotRow(row) | Self::Added(row) => see(true, row),
+            Self::Removed(row) => see(false, row),
             Self::Batch { added, removed } => {
-                let mut rows = pair(false, removed.map_or(Ok(Vec::new()), array)?);
-                rows.extend(pair(true, added.map_or(Ok(Vec::new()), array)?));
-                Ok(rows)
+                if let Some(rows) = removed {
+                    each_of_array(rows, &mut |row| see(false, row))?;
+                }
+                if let Some(rows) = added {
+                    each_of_array(rows, &mut |row| see(true, row))?;
+                }
             }
         }
+        Ok(())
     }
-}
-
-fn pair(is_new: bool, rows: Vec<&RawValue>) -> Vec<(bool, &RawValue)> {
-    rows.into_iter().map(|row| (is_new, row)).collect()
 }
 
 /// The elements of an array; old agents write an empty one as an empty string.
-fn array(rows: &RawValue) -> Result<Vec<&RawValue>, String> {
+fn each_of_array<'a>(rows: &'a RawValue, see: &mut dyn FnMut(&'a RawValue)) -> Result<(), String> {
     if matches!(rows.get(), "\"\"" | "null") {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    serde_json::from_str(rows.get())
-        .map_err(|_| format!("expected an array of rows, found `{}`", excerpt(rows.get())))
+    each_element(rows, see).map_err(|_| format!("expected an array of rows, found `{}`", excerpt(rows.get())))
 }
 
 /// The reserved keys of a line; everything else at the top level is a decoration.
@@ -263,22 +262,17 @@ mod tests {
             Ok(LogLine::Status) => "status".to_owned(),
             Ok(LogLine::Entry(entry)) => {
                 let time = entry.time.map_or(0, |time| time.timestamp());
-                let rows: Vec<String> = entry
-                    .body
-                    .rows()
-                    .unwrap()
-                    .iter()
-                    .map(|(is_new, row)| format!("{}{}", if *is_new { '+' } else { '-' }, row.get()))
-                    .collect();
+                let mut rows = String::new();
+                let mut see = |is_new, row: &RawValue| {
+                    rows.push(if is_new { '+' } else { '-' });
+                    rows.push_str(row.get());
+                };
+                entry.body.each_row(&mut see).unwrap();
                 let decorations: Vec<&str> = entry.decorations.iter().map(|(key, _)| key.as_ref()).collect();
                 let counter = entry.counter.map_or("~".to_owned(), |counter| counter.to_string());
                 format!(
                     "{} {} {time} {}/{counter} {} {decorations:?} {:?}",
-                    entry.host,
-                    entry.query,
-                    entry.epoch,
-                    rows.join(""),
-                    entry.collisions
+                    entry.host, entry.query, entry.epoch, rows, entry.collisions
                 )
             }
         };
@@ -342,7 +336,7 @@ mod tests {
         #[test]
         fn arbitrary_text_never_panics(line in r#"\{(("name"|"hostname"|"snapshot"|"epoch"|"é"):("x"|\[\]|\{\}|1|null),?){0,6}\}|\PC{0,40}"#) {
             if let Ok(LogLine::Entry(entry)) = parse_line(&line) {
-                let _ = entry.body.rows();
+                let _ = entry.body.each_row(&mut |_, _| {});
             }
         }
     }

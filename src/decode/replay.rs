@@ -72,6 +72,14 @@ impl Generation {
         }
     }
 
+    fn count(&mut self, digest: Digest, is_new: bool) {
+        let count = self.net.entry(digest).or_default();
+        *count += if is_new { 1 } else { -1 };
+        if *count == 0 {
+            self.net.remove(&digest);
+        }
+    }
+
     fn holds(&self, at: Position, entry: &LogEntry<'_>) -> bool {
         let is_initial = entry.counter == Some(0);
         at >= self.from && entry.epoch == self.epoch && (!is_initial || entry.time == self.start)
@@ -124,24 +132,21 @@ impl State {
     }
 
     fn learn_changes(&mut self, at: Position, entry: &LogEntry<'_>) -> Result<(), String> {
-        let rows = entry.body.rows()?;
         if self.changes.as_ref().is_none_or(|changes| changes.is_over(entry)) {
             self.changes = Some(Generation::new(at, entry));
+            self.error.clear();
         }
         let Some(changes) = self.changes.as_mut().filter(|changes| changes.holds(at, entry)) else {
             return Ok(());
         };
         changes.last = changes.last.max(entry.time);
         changes.version = entry.osquery_version.clone().or(changes.version.take());
-        for (is_new, row) in rows {
-            let digest = digest_of(row)?;
-            let count = changes.net.entry(digest).or_default();
-            *count += if is_new { 1 } else { -1 };
-            if *count == 0 {
-                changes.net.remove(&digest);
-            }
-        }
-        Ok(())
+        let mut first_defect = Ok(());
+        entry.body.each_row(&mut |is_new, row| match digest_of(row) {
+            Ok(digest) => changes.count(digest, is_new),
+            Err(message) => first_defect = std::mem::replace(&mut first_defect, Ok(())).and(Err(message)),
+        })?;
+        first_defect
     }
 }
 
@@ -303,7 +308,10 @@ impl State {
         match entry.body {
             LogBody::Snapshot(_) => self.learn_snapshot(at, entry, false),
             LogBody::SnapshotRow(_) => self.learn_snapshot(at, entry, true),
-            _ => return self.learn_changes(at, entry),
+            _ => {
+                let learnt = self.learn_changes(at, entry);
+                return learnt.inspect_err(|message| self.error.clone_from(message));
+            }
         }
         Ok(())
     }
@@ -317,32 +325,40 @@ fn emit(
     push: &mut dyn FnMut(&str, *const u8) -> Result<()>,
 ) -> Result<()> {
     let is_snapshot = matches!(entry.body, LogBody::Snapshot(_) | LogBody::SnapshotRow(_));
-    let rows = match entry.body.rows() {
-        Ok(rows) => rows,
-        Err(message) => {
-            state.error.clone_from(&message);
-            problem(message);
-            return Ok(());
-        }
-    };
-    for (is_new, row) in rows {
-        if !row.get().starts_with('{') {
-            let message = format!("expected a row, found `{}`", excerpt(row.get()));
-            state.error.clone_from(&message);
-            problem(message);
-            continue;
+    let mut pushed = Ok(());
+    let mut defects = Vec::new();
+    let read = entry.body.each_row(&mut |is_new, row| {
+        if pushed.is_err() {
+            return;
         }
         let start = row.get().as_ptr();
+        if !row.get().starts_with('{') {
+            // The first says enough of one entry; all of them would be as much as the host likes.
+            if defects.is_empty() {
+                defects.push(format!("expected a row, found `{}`", excerpt(row.get())));
+            }
+            return;
+        }
         if is_snapshot {
-            push(row.get(), start)?;
+            pushed = push(row.get(), start);
         } else if is_new && state.takes(row) {
-            push(&plain_row(row), start)?;
+            pushed = push(&plain_row(row), start);
         } else {
-            continue;
+            return;
         }
         state.rows += 1;
+    });
+    defects.extend(read.err());
+    for message in defects {
+        if state.error.is_empty() {
+            state.error.clone_from(&message);
+        }
+        // Those of changes were reported by the first pass.
+        if is_snapshot {
+            problem(message);
+        }
     }
-    Ok(())
+    pushed
 }
 
 impl State {
@@ -455,7 +471,7 @@ impl Outbox {
 
     fn push(&mut self, to: (&str, &str), row: &str, place: Place, sink: &mut dyn ImportSink) -> Result<()> {
         let chunker = self.chunkers.entry((to.0.to_owned(), to.1.to_owned())).or_default();
-        if chunker.len() >= self.chunk_bytes || !chunker.reaches(place) {
+        if chunker.is_full(self.chunk_bytes) || !chunker.reaches(place) {
             self.bytes -= chunker.len();
             if let Some(chunk) = chunker.take(&self.source, 0) {
                 sink.rows(to.0, to.1, chunk)?;

@@ -323,7 +323,7 @@ impl<'a, 'r> Splitter<'a, 'r> {
         }
         self.chunker.push(row, place);
         self.split.rows += 1;
-        if self.chunker.len() >= self.limits.chunk_bytes {
+        if self.chunker.is_full(self.limits.chunk_bytes) {
             self.flush()?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Finds the files of an import and tells from their content what they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -72,7 +72,9 @@ pub(super) fn walk(paths: &[PathBuf], options: &ImportOptions, catalog: &Catalog
         }
     }
     walker.found.logs.sort();
-    walker.found.logs.dedup();
+    // The same log twice would count every change twice.
+    let mut seen = BTreeSet::new();
+    walker.found.logs.retain(|path| seen.insert(fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
     Ok(walker.found)
 }
 
@@ -93,6 +95,7 @@ impl Walker<'_> {
         match self.kind_of(path)? {
             Kind::Log => self.found.logs.push(path.to_owned()),
             Kind::Host => self.object(path)?,
+            Kind::Empty if !is_json_name(path) => self.skip(path, "empty file"),
             Kind::Table | Kind::Empty => {
                 let parent = whole.parent().unwrap_or(Path::new("/"));
                 if let Some(host) = self.named(parent) {
@@ -214,12 +217,13 @@ impl Walker<'_> {
 
     /// Takes a host; finding it again in the same place is fine.
     fn host(&mut self, host: &str, from: &Path) -> Result<()> {
+        let from = &fs::canonicalize(from).map_err(|source| input::unreadable(from, source))?;
         let files = self
             .found
             .hosts
             .entry(host.to_owned())
-            .or_insert_with(|| HostFiles { from: from.to_owned(), ..HostFiles::default() });
-        if files.from == from || self.options.host.is_some() {
+            .or_insert_with(|| HostFiles { from: from.clone(), ..HostFiles::default() });
+        if &files.from == from || self.options.host.is_some() {
             return Ok(());
         }
         let (first, second) = (files.from.display(), from.display());
