@@ -569,6 +569,14 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_too_many_columns_is_reported() {
+        let pairs: Vec<String> = (0..70_000).map(|n| format!(r#""c{n}":1"#)).collect();
+        let json = format!("[{{{}}},{{}}]", pairs.join(","));
+        let decoded = decode(&json, &origin(), &spec(), &Limits::default());
+        assert_eq!((decoded.batch.num_rows(), decoded.problems_total), (1, 1));
+    }
+
+    #[test]
     fn rows_before_broken_json_are_kept() {
         let decoded = decode(r#"[{"pid":"1"},5,{"#, &origin(), &spec(), &Limits::default());
         assert_eq!((decoded.batch.num_rows(), decoded.problems_total), (1, 2));

@@ -4,8 +4,15 @@ use super::source::Place;
 use super::utf8::source_len;
 use super::{Chunk, Origin};
 
-/// Most line breaks or blanks put between two rows to keep the place; a wider gap starts a new chunk.
-const GAP: u64 = 64;
+/// Most line breaks put between two rows to keep the place; a wider gap starts a new chunk. Logs of many hosts in one
+/// file have wide gaps, and a chunk for each row would cost more than white space does.
+const LINES: u64 = 1024;
+
+/// Most blanks put before a row to keep the place.
+const BLANKS: u64 = 64;
+
+/// Most rows of a chunk: a batch costs rows times columns, however little text a hostile host spends on a row.
+const ROWS: u64 = 16_384;
 
 /// Rows on their way into a chunk.
 #[derive(Debug, Clone)]
@@ -29,12 +36,17 @@ impl Chunker {
         self.json.len()
     }
 
+    /// Whether it is time to hand the chunk on.
+    pub(super) fn is_full(&self, bytes: usize) -> bool {
+        self.json.len() >= bytes || self.rows >= ROWS
+    }
+
     /// Whether a row at that place can stand in the same chunk.
     pub(super) fn reaches(&self, place: Place) -> bool {
         let column = if place.line == self.next.line { self.next.column } else { 1 };
         self.rows == 0
-            || (place.line.checked_sub(self.next.line).is_some_and(|gap| gap <= GAP)
-                && place.column.saturating_sub(column) <= GAP)
+            || (place.line.checked_sub(self.next.line).is_some_and(|gap| gap <= LINES)
+                && place.column.saturating_sub(column) <= BLANKS)
     }
 
     /// Adds a row: the text of a JSON object that stands at `place` of the source.

@@ -8,12 +8,21 @@
 mod build;
 mod cell;
 mod chunk;
+mod import;
+mod input;
+mod names;
+mod osqueryd;
+mod replay;
 mod row;
 mod source;
 mod split;
 mod utf8;
+mod walk;
 
 pub use self::build::{Decoded, decode};
+pub use self::import::{ImportAnswer, ImportFormat, ImportOptions, ImportReport, ImportSink, import};
+pub use self::names::table_of_query;
+pub use self::osqueryd::{LogBody, LogEntry, LogLine, parse_line};
 pub use self::split::{Split, TableSplit, split_host, split_rows};
 pub use self::utf8::unescape_differential;
 
@@ -98,22 +107,12 @@ struct Problems {
 }
 
 impl Problems {
-    fn is_full(&self) -> bool {
-        self.kept.len() >= PROBLEMS_KEPT
-    }
-
     /// Counts a problem; it is only made when there is room to keep it.
     fn add(&mut self, make: impl FnOnce() -> Problem) {
         self.total += 1;
-        if !self.is_full() {
+        if self.kept.len() < PROBLEMS_KEPT {
             self.kept.push(make());
         }
-    }
-
-    fn absorb(&mut self, kept: Vec<Problem>, total: u64) {
-        self.total += total;
-        let room = PROBLEMS_KEPT.saturating_sub(self.kept.len());
-        self.kept.extend(kept.into_iter().take(room));
     }
 }
 

@@ -19,6 +19,8 @@ use crate::error::Result;
 pub struct Split {
     /// Rows handed on.
     pub rows: u64,
+    /// Objects and other elements of arrays that were reported and skipped; stray text is not among them.
+    pub skipped: u64,
     /// Bytes read.
     pub bytes: u64,
     /// Arrays begun, empty ones too.
@@ -38,6 +40,8 @@ pub struct TableSplit {
     pub table: String,
     /// Rows handed on.
     pub rows: u64,
+    /// Elements that were reported and skipped.
+    pub skipped: u64,
     /// Bytes of its array.
     pub bytes: u64,
     /// False when the stream ended inside it.
@@ -253,6 +257,7 @@ impl<'a, 'r> Splitter<'a, 'r> {
         });
         let (text, _) = show(&self.buffer);
         let known = json_text(self.buffer.trim_ascii()).is_ok();
+        self.split.skipped += u64::from(known);
         self.source.problem(place, || format!("expected a row, found `{}`", excerpt(text.trim())));
         known
     }
@@ -261,6 +266,7 @@ impl<'a, 'r> Splitter<'a, 'r> {
     fn other_value(&mut self) {
         let Some((place, ended)) = self.value() else { return };
         let (text, _) = show(&self.buffer[..self.buffer.len().min(256)]);
+        self.split.skipped += 1;
         self.source.problem(place, || format!("expected a row, found `{}`", excerpt(&text)));
         if !ended {
             self.cut_off(place, "value");
@@ -282,6 +288,7 @@ impl<'a, 'r> Splitter<'a, 'r> {
         match json_text(&self.buffer) {
             Ok(row) => Some((place, row.into_owned())),
             Err(error) => {
+                self.split.skipped += 1;
                 let at = within(place, error.line(), error.column());
                 self.source.problem(at, || format!("this row is no JSON and is skipped: {}", reason(&error)));
                 None
@@ -298,6 +305,7 @@ impl<'a, 'r> Splitter<'a, 'r> {
         let mut balance = Balance::default();
         let taken = self.source.take(Some((&mut self.buffer, limit)), |buffer| balance.scan(buffer));
         if taken.bytes > limit {
+            self.split.skipped += 1;
             self.source.problem(place, || {
                 format!("this row of {} bytes is over the limit of {limit} and is skipped", taken.bytes)
             });
@@ -315,7 +323,7 @@ impl<'a, 'r> Splitter<'a, 'r> {
         }
         self.chunker.push(row, place);
         self.split.rows += 1;
-        if self.chunker.len() >= self.limits.chunk_bytes {
+        if self.chunker.is_full(self.limits.chunk_bytes) {
             self.flush()?;
         }
         Ok(())
@@ -345,6 +353,7 @@ impl<'a, 'r> Splitter<'a, 'r> {
     /// Reports the one top-level object that no other followed.
     fn drop_held(&mut self) {
         if let Some(held) = self.held.take() {
+            self.split.skipped += 1;
             self.source.problem(held.place, || {
                 format!("expected an array of rows, found a single object `{}`", excerpt(&held.row))
             });
@@ -407,7 +416,7 @@ impl<'a, 'r> Splitter<'a, 'r> {
         }
         self.source.skip_space();
         self.table = name;
-        let (rows, from) = (self.split.rows, self.source.at);
+        let (rows, skipped, from) = (self.split.rows, self.split.skipped, self.source.at);
         let error = match self.source.peek() {
             Some(b'[') => {
                 self.array()?;
@@ -422,6 +431,7 @@ impl<'a, 'r> Splitter<'a, 'r> {
         Ok(Some(TableSplit {
             table: std::mem::take(&mut self.table),
             rows: self.split.rows - rows,
+            skipped: self.split.skipped - skipped,
             bytes: self.source.at - from,
             complete: self.split.complete && !self.source.failed,
             error,
