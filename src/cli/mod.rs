@@ -1,5 +1,223 @@
-//! The command line.
+//! The command line: one file per command, the doc comments are the help. Data goes to stdout, all else to stderr.
 
+mod analyze;
+mod baseline;
+mod collect;
+mod demo;
+mod import;
+mod output;
 pub mod progress;
 pub mod prompt;
+mod query;
+mod snapshot;
 mod sql;
+mod tables;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use self::output::Output;
+use self::progress::ProgressMode;
+use crate::catalog::{Catalog, Queries};
+use crate::config::{Flags, Settings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::report::is_broken_pipe;
+
+/// Which of these near-identical hosts need a look, and because of which rows.
+///
+/// Collects osquery tables from every host of a fleet into Parquet, and compares the hosts with each other and with
+/// a baseline. Exit status: 0 done; 1 failed; 2 bad usage or configuration; 3 done and at least one host is an outlier
+/// (analyze --exit-code); 4 a collection reached fewer hosts than --min-success.
+#[derive(Debug, Parser)]
+#[command(name = "diffy", version, disable_help_subcommand = true, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// The store: a directory or file:// URL [default: ./diffy-store] [env: DIFFY_STORE]
+    #[arg(long, global = true, value_name = "URL")]
+    store: Option<String>,
+    /// The configuration file [default: diffy.toml, if there is one] [env: DIFFY_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A directory of table schemas (*.toml) that add to the built-in ones or replace them [env: DIFFY_SCHEMAS]
+    #[arg(long, global = true, value_name = "DIR")]
+    schemas: Option<PathBuf>,
+    /// Memory that sorts and queries may hold, in MiB; more is spilled to disk [default: 512] [env: DIFFY_MEMORY_LIMIT]
+    #[arg(long, global = true, value_name = "MIB")]
+    memory_limit: Option<u64>,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto)]
+    color: When,
+    /// When to show progress on stderr
+    #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto)]
+    progress: ProgressMode,
+    /// Say more on stderr; twice for even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum When {
+    /// When stdout is a terminal and NO_COLOR is not set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Collect(collect::Args),
+    Import(import::Args),
+    Analyze(analyze::Args),
+    Baseline(baseline::Args),
+    Snapshot(snapshot::Args),
+    Query(query::Args),
+    Tables(tables::Args),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How a command that did its work ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Done.
+    Done,
+    /// Done, and at least one host is an outlier.
+    Outliers,
+    /// A collection reached fewer hosts than it had to.
+    TooFewHosts,
+}
+
+/// What every command has at hand.
+#[derive(Debug)]
+struct App {
+    settings: Settings,
+    catalog: Catalog,
+    output: Output,
+    progress: ProgressMode,
+    memory_limit_bytes: usize,
+    threads: usize,
+}
+
+impl App {
+    fn new(global: Global) -> Result<Self> {
+        let settings = Settings::load(Flags {
+            store: global.store,
+            config: global.config,
+            schemas: global.schemas,
+            sql: None,
+            memory_limit_mib: global.memory_limit,
+        })?;
+        let mut catalog = Catalog::builtin()?;
+        if let Some(dir) = &settings.schemas {
+            catalog.add_dir(dir)?;
+        }
+        let output = Output::new(&settings, global.color, global.quiet);
+        let progress = if global.quiet { ProgressMode::Never } else { global.progress };
+        let memory_limit_bytes = settings.memory_limit_bytes;
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        Ok(Self { settings, catalog, output, progress, memory_limit_bytes, threads })
+    }
+
+    fn queries(&self, dir: Option<&PathBuf>) -> Result<Queries> {
+        let mut queries = Queries::builtin()?;
+        if let Some(dir) = dir.or(self.settings.sql.as_ref()) {
+            queries.add_dir(dir)?;
+        }
+        Ok(queries)
+    }
+}
+
+/// Runs the command line; errors are printed.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed stdout is no error of ours.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    start_log(&cli.global);
+    match execute(cli) {
+        Ok(outcome) => exit_code(outcome),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::print_error(&error);
+            let is_usage = matches!(error.kind(), ErrorKind::Usage | ErrorKind::Config);
+            ExitCode::from(if is_usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn exit_code(outcome: Outcome) -> ExitCode {
+    ExitCode::from(match outcome {
+        Outcome::Done => 0,
+        Outcome::Outliers => 3,
+        Outcome::TooFewHosts => 4,
+    })
+}
+
+fn execute(cli: Cli) -> Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::internal("cannot start the runtime").source(source))?;
+    if let Command::Completions { shell } = cli.command {
+        clap_complete::generate(shell, &mut Cli::command(), "diffy", &mut io::stdout());
+        return Ok(Outcome::Done);
+    }
+    let app = App::new(cli.global)?;
+    let done = runtime.block_on(Box::pin(dispatch(&app, cli.command)));
+    // A collector's blocking read must not keep a finished command alive.
+    runtime.shutdown_background();
+    done
+}
+
+async fn dispatch(app: &App, command: Command) -> Result<Outcome> {
+    match command {
+        Command::Demo(args) => demo::run(app, args).await,
+        Command::Collect(args) => collect::run(app, args).await,
+        Command::Import(args) => import::run(app, args).await,
+        Command::Analyze(args) => analyze::run(app, args).await,
+        Command::Baseline(args) => baseline::run(app, args).await,
+        Command::Snapshot(args) => snapshot::run(app, args).await,
+        Command::Query(args) => query::run(app, args).await,
+        Command::Tables(args) => tables::run(app, args),
+        Command::Completions { .. } => Ok(Outcome::Done),
+    }
+}
+
+fn start_log(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => tracing::Level::ERROR,
+        (_, 0) => tracing::Level::WARN,
+        (_, 1) => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    let filter = tracing_subscriber::filter::Targets::new().with_default(tracing::Level::WARN).with_target("diffy", level);
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false).without_time();
+    // A second start within one process (tests) keeps the first.
+    let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
+}

@@ -10,7 +10,7 @@ mod explain;
 mod functions;
 mod library;
 mod shapes;
-mod sort;
+pub mod sort;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -162,8 +162,8 @@ fn settle(status: Status, mut error: String, split: &Split) -> (Status, String) 
         append(&mut error, "the answer holds no array of rows");
         return (Status::Error, error);
     }
-    let lost_rows = split.problems_total > 0 && status == Status::Ok;
-    match (lost_rows, split.rows) {
+    match (split.skipped > 0, split.rows) {
+        (true, 0) => (Status::Error, error),
         (true, _) => (Status::Truncated, error),
         (false, 0) => (Status::Empty, error),
         (false, _) => (Status::Ok, error),

@@ -238,8 +238,12 @@ impl Store {
         Ok(())
     }
 
-    /// The object store hides files that it was writing (`NAME#1`); a killed collection leaves them behind.
-    fn delete_staged(&self, snapshot: SnapshotId) -> Result<()> {
+    /// Deletes the folders of a snapshot that is not committed: the object store hides files that it was writing
+    /// (`NAME#1`), and a killed collection leaves them behind.
+    ///
+    /// # Errors
+    /// A folder cannot be deleted.
+    pub fn delete_staged(&self, snapshot: SnapshotId) -> Result<()> {
         let wanted = format!("snapshot={snapshot}");
         for folder in paths::SNAPSHOT_FOLDERS {
             for dir in dirs_named(&self.dir.join(folder), &wanted, 5) {

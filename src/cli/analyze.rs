@@ -1,0 +1,159 @@
+//! `diffy analyze`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{App, Outcome};
+use crate::analyze::{AnalyzeRequest, Method, analyze};
+use crate::engine::{Engine, EngineConfig};
+use crate::error::{Error, Result};
+use crate::model::{Analysis, Fleet, SnapshotId, Verdict};
+use crate::report::{Format, RenderOptions, render};
+use crate::store::{Baseline, Manifest, Store};
+
+/// Rank the hosts of a snapshot: which need a look, and because of which rows
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The fleet [default: the only one in the store] [env: DIFFY_FLEET]
+    #[arg(long)]
+    fleet: Option<Fleet>,
+    /// The snapshot
+    #[arg(long, value_name = "ID|latest", default_value = "latest")]
+    snapshot: String,
+    /// The baseline to compare with; `auto` takes the newest of the fleet, if there is one
+    #[arg(long, value_name = "NAME|none|auto", default_value = "auto")]
+    baseline: String,
+    /// The methods: frequency compares with the other hosts, baseline with what is known to be normal
+    #[arg(long, value_delimiter = ',', value_name = "M,...", default_values_t = ["baseline".to_owned(), "frequency".to_owned()])]
+    methods: Vec<String>,
+    /// Tables to look at, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "T,...")]
+    tables: Vec<String>,
+    /// Hosts shown in full, and findings of each, in the table format
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    top: usize,
+    /// How the result is spelled: table, json, ndjson, csv or parquet
+    #[arg(long, default_value = "table")]
+    format: Format,
+    /// Write to a file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Exit with status 3 when at least one host is an outlier
+    #[arg(long)]
+    exit_code: bool,
+}
+
+pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
+    let methods = methods(&args.methods)?;
+    let store = Store::open(&app.settings.store).await?;
+    let manifest = find_snapshot(app, &store, args.fleet.clone(), &args.snapshot).await?;
+    let baseline = find_baseline(&store, &manifest.fleet, &args, &methods).await?;
+    let request = AnalyzeRequest { methods, baseline, tables: args.tables };
+    let analysis = analyze_snapshot(app, &store, &manifest, &request).await?;
+    write(app, &analysis, (args.format, args.top), args.output.as_deref())?;
+    let outliers = analysis.hosts.iter().any(|host| host.verdict == Verdict::Outlier);
+    Ok(if args.exit_code && outliers { Outcome::Outliers } else { Outcome::Done })
+}
+
+fn methods(names: &[String]) -> Result<Vec<Method>> {
+    let find = |name: &String| {
+        Method::ALL.into_iter().find(|method| method.as_str() == name).ok_or_else(|| {
+            let known: Vec<&str> = Method::ALL.iter().map(|method| method.as_str()).collect();
+            Error::usage(format!("there is no method `{}`", name.escape_debug()))
+                .hint(format!("methods are: {}", known.join(", ")))
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+/// The snapshot that flags mean.
+pub(super) async fn find_snapshot(
+    app: &App,
+    store: &Store,
+    fleet: Option<Fleet>,
+    snapshot: &str,
+) -> Result<Manifest> {
+    let fleet = match (fleet, &app.settings.fleet) {
+        (Some(fleet), _) => Some(fleet),
+        (None, Some(name)) => Some(name.parse()?),
+        (None, None) => None,
+    };
+    if snapshot != "latest" {
+        return store.snapshot(Some(snapshot.parse::<SnapshotId>()?), fleet.as_ref()).await;
+    }
+    let Some(fleet) = fleet else { return only_fleet(store).await };
+    store.snapshot(None, Some(&fleet)).await
+}
+
+/// The newest snapshot, when all are of one fleet.
+async fn only_fleet(store: &Store) -> Result<Manifest> {
+    let listing = store.snapshots(None).await?;
+    let mut fleets: Vec<&str> = listing.manifests.iter().map(|manifest| manifest.fleet.as_str()).collect();
+    fleets.sort_unstable();
+    fleets.dedup();
+    if fleets.len() > 1 {
+        return Err(Error::usage("which fleet?").hint(format!("`--fleet` takes one of: {}", fleets.join(", "))));
+    }
+    store.snapshot(None, None).await
+}
+
+async fn find_baseline(
+    store: &Store,
+    fleet: &Fleet,
+    args: &Args,
+    methods: &[Method],
+) -> Result<Option<Baseline>> {
+    if !methods.contains(&Method::Baseline) {
+        return Ok(None);
+    }
+    match args.baseline.as_str() {
+        "none" => Ok(None),
+        "auto" => Ok(store.baselines(Some(fleet)).await?.pop()),
+        name => store.baseline(fleet, name).await.map(Some),
+    }
+}
+
+/// An engine over these snapshots.
+pub(super) fn engine(app: &App, store: &Store, manifests: Vec<Manifest>) -> Result<Engine> {
+    let config = EngineConfig {
+        memory_limit_bytes: app.memory_limit_bytes,
+        threads: app.threads,
+        spill_dir: None,
+    };
+    Engine::new(store.object_store(), Arc::new(manifests), &app.catalog, &config)
+}
+
+/// Runs the analysis.
+pub(super) async fn analyze_snapshot(
+    app: &App,
+    store: &Store,
+    manifest: &Manifest,
+    request: &AnalyzeRequest,
+) -> Result<Analysis> {
+    let engine = engine(app, store, vec![manifest.clone()])?;
+    let mut request = request.clone();
+    // A method without anything to compare with did not run.
+    if request.baseline.is_none() {
+        request.methods.retain(|method| *method != Method::Baseline);
+    }
+    if request.methods.is_empty() {
+        return Err(Error::usage(format!("fleet `{}` has no baseline to compare with", manifest.fleet))
+            .hint("`diffy baseline create` makes one"));
+    }
+    analyze((store, &engine, &app.catalog), manifest, &request).await
+}
+
+/// Writes the result to stdout or a file.
+pub(super) fn write(
+    app: &App,
+    analysis: &Analysis,
+    (format, top): (Format, usize),
+    file: Option<&std::path::Path>,
+) -> Result<()> {
+    let mut destination = app.output.open(file, format)?;
+    let options = RenderOptions { width: app.output.width, color: destination.color, top };
+    render(analysis, format, &options, &mut destination.writer)?;
+    destination.writer.flush().map_err(|source| Error::remote("cannot write the result").source(source))?;
+    destination.done(&app.output);
+    Ok(())
+}

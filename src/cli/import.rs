@@ -1,0 +1,179 @@
+//! `diffy import`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::collect::{fleet, make_snapshot, summary, tell_problems};
+use super::output::print;
+use super::progress::Progress;
+use super::{App, Outcome};
+use crate::decode::{self, Chunk, ImportAnswer, ImportFormat, ImportOptions, ImportReport, ImportSink, Limits};
+use crate::error::{Error, Result};
+use crate::ingest::Receiver;
+use crate::model::{Coverage, Fleet, SnapshotId, now};
+use crate::store::{SpoolBegin, SpoolWriter, Store};
+
+/// Most files and problems that are told one by one.
+const MOST_TOLD: usize = 20;
+
+/// Make a snapshot of osquery output that exists already
+///
+/// Reads directories of `HOST/TABLE.json` as `osqueryi --json` prints them, files with one host each, and results and
+/// snapshot logs of osqueryd, plain, .gz or .zst. What cannot be read is told by file and line; the rest is imported.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Files and directories
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The set of hosts that should be alike [env: DIFFY_FLEET]
+    #[arg(long)]
+    fleet: Option<Fleet>,
+    /// What the files are, when their content does not tell
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// The table that a scheduled query of osqueryd stands for
+    #[arg(long, value_name = "QUERY=TABLE", value_parser = mapping)]
+    map: Vec<(String, String)>,
+    /// The host of files that do not name one
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// The incident this is imported for; recorded in the snapshot
+    #[arg(long, value_name = "ID")]
+    incident: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Output of `osqueryi --json`.
+    Osqueryi,
+    /// Logs of osqueryd.
+    Osqueryd,
+}
+
+fn mapping(text: &str) -> Result<(String, String), String> {
+    let (query, table) = text.split_once('=').ok_or("expected QUERY=TABLE")?;
+    if !crate::catalog::is_table_name(table) {
+        return Err(format!("`{table}` is no table name"));
+    }
+    Ok((query.to_owned(), table.to_owned()))
+}
+
+pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
+    let fleet = fleet(app, args.fleet.clone())?;
+    for path in &args.paths {
+        std::fs::metadata(path).map_err(|source| {
+            Error::usage(format!("cannot read `{}`", path.display())).source(source).hint("nothing was imported")
+        })?;
+    }
+    let store = Store::open_or_create(&app.settings.store).await?;
+    let started = now();
+    let begin = SpoolBegin {
+        snapshot: SnapshotId::new(started),
+        fleet,
+        incident: args.incident.clone(),
+        started,
+        collected_by: app.settings.who.clone(),
+        collector: "import".to_owned(),
+        queries: BTreeMap::new(),
+    };
+    let path = store.spool_path(begin.snapshot);
+    let receiver = Receiver::new(&app.catalog, SpoolWriter::create(path.clone(), &begin)?);
+    let (reader, report) = match read_files(app, &args, receiver) {
+        Ok(read) => read,
+        Err(error) => {
+            // The files are still there: half an import is worth nothing.
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
+    };
+    tell(app, &report);
+    let finished = make_snapshot(app, &store, reader).await?;
+    print(&summary(&finished))?;
+    tell_problems(app, &finished);
+    Ok(Outcome::Done)
+}
+
+fn read_files(app: &App, args: &Args, mut receiver: Receiver<'_>) -> Result<(crate::store::SpoolReader, ImportReport)> {
+    let options = ImportOptions {
+        format: args.format.map(|format| match format {
+            Format::Osqueryi => ImportFormat::Osqueryi,
+            Format::Osqueryd => ImportFormat::Osqueryd,
+        }),
+        map: args.map.iter().cloned().collect(),
+        host: args.host.clone(),
+        limits: Limits::default(),
+        at: None,
+    };
+    let progress = Progress::new(app.progress, "reading rows", None);
+    let mut sink = Sink { receiver: &mut receiver, progress: &progress };
+    let report = decode::import(&args.paths, &options, &app.catalog, &mut sink)?;
+    if report.hosts == 0 {
+        return Err(Error::data("found no host in these files").hint(
+            "expected HOST/TABLE.json of `osqueryi --json`, one file per host, or logs of osqueryd; `--format` forces one",
+        ));
+    }
+    drop(progress);
+    if report.problems_total > 0 {
+        receiver.warning(format!("{} lines or rows of the imported files could not be read", report.problems_total))?;
+    }
+    Ok((receiver.into_reader()?, report))
+}
+
+/// Hands what an import finds to the spool.
+struct Sink<'a, 'b> {
+    receiver: &'a mut Receiver<'b>,
+    progress: &'a Progress,
+}
+
+impl ImportSink for Sink<'_, '_> {
+    fn host(&mut self, host: &str) -> Result<()> {
+        self.receiver.host(host)
+    }
+
+    fn rows(&mut self, host: &str, table: &str, chunk: Chunk) -> Result<()> {
+        self.progress.inc(chunk.rows);
+        self.receiver.rows(host, table, chunk)
+    }
+
+    fn answered(&mut self, answer: ImportAnswer) -> Result<()> {
+        self.receiver.answered(Coverage {
+            host: answer.host,
+            table: answer.table,
+            status: answer.status,
+            rows: answer.rows,
+            bytes: answer.bytes,
+            error: answer.error,
+            columns_missing: Vec::new(),
+            started: answer.time,
+            ended: answer.time,
+            osquery_version: answer.osquery_version,
+            uid: None,
+        })
+    }
+}
+
+fn tell(app: &App, report: &ImportReport) {
+    let counts = [
+        (report.superseded, "log entries are replaced by newer ones of the same host and query"),
+        (report.later, "log entries are later than the time asked for"),
+        (report.status_lines, "lines are the agent speaking about itself"),
+    ];
+    for (count, what) in counts.iter().filter(|(count, _)| *count > 0) {
+        app.output.say(&format!("{count} {what}"));
+    }
+    list(app, "skipped", &report.skipped, report.skipped.len() as u64);
+    let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    list(app, "problem", &problems, report.problems_total);
+}
+
+fn list(app: &App, label: &str, items: &[String], total: u64) {
+    for item in items.iter().take(MOST_TOLD) {
+        app.output.say(&format!("{label}: {item}"));
+    }
+    let untold = total.saturating_sub(items.len().min(MOST_TOLD) as u64);
+    if untold > 0 {
+        app.output.say(&format!("{label}: … and {untold} more"));
+    }
+}

@@ -1,0 +1,224 @@
+//! `diffy query`.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use datafusion::scalar::ScalarValue;
+use futures::StreamExt;
+use std::sync::Arc;
+
+use super::analyze::engine;
+use super::output::{print, print_error};
+use super::prompt::{self, Column, Names, Saved};
+use super::{App, Outcome};
+use crate::catalog::{ParamValue, Queries};
+use crate::engine::{Engine, explain_error};
+use crate::error::{Error, Result};
+use crate::report::escape::escape;
+use crate::report::{Format, writer};
+use crate::store::{Baseline, Store};
+
+/// Largest file of SQL, in bytes.
+const MOST_SQL: u64 = 1 << 20;
+
+/// Ask SQL questions over everything stored; without SQL, on a terminal, a prompt opens
+///
+/// Every osquery table is there by its name, with host, fleet, dt, snapshot and collected_at; `current.T` is the newest
+/// snapshot of each fleet. Beside them: prevalence, coverage, hosts, snapshots, baselines; `prev.T` is the prevalence of
+/// one table with its own columns.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The question; `-` reads it from stdin
+    sql: Option<String>,
+    /// Read the question from a file
+    #[arg(short, long, value_name = "FILE", conflicts_with = "sql")]
+    file: Option<PathBuf>,
+    /// Ask a saved query
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["sql", "file"])]
+    name: Option<String>,
+    /// A parameter of the saved query
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair, requires = "name")]
+    param: Vec<(String, String)>,
+    /// List the saved queries
+    #[arg(long, conflicts_with_all = ["sql", "file", "name"])]
+    list: bool,
+    /// A directory of saved queries (*.sql) that add to the built-in ones [env: DIFFY_SQL]
+    #[arg(long, value_name = "DIR")]
+    sql_dir: Option<PathBuf>,
+    /// How the result is spelled: table, json, ndjson, csv or parquet
+    #[arg(long, default_value = "table")]
+    format: Format,
+    /// Write to a file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A question, ready to be asked.
+struct Question {
+    sql: String,
+    params: Vec<(String, ScalarValue)>,
+}
+
+pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
+    let queries = app.queries(args.sql_dir.as_ref())?;
+    if args.list {
+        print(&queries.iter().map(|query| format!("{:<32} {}\n", query.name, escape(&query.sentence))).collect::<String>())?;
+        return Ok(Outcome::Done);
+    }
+    let question = question(&args, &queries)?;
+    let store = Store::open(&app.settings.store).await?;
+    let listing = store.snapshots(None).await?;
+    for error in &listing.unreadable {
+        app.output.warn(&error.to_string());
+    }
+    let engine = engine(app, &store, listing.manifests)?;
+    engine.register_batches("baselines", vec![baselines_table(&store.baselines(None).await?)?])?;
+    match question {
+        Some(question) => ask(app, &engine, question, &args).await?,
+        None => open_prompt(app, engine, &queries, &args).await?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// What flags ask; `None` opens the prompt.
+fn question(args: &Args, queries: &Queries) -> Result<Option<Question>> {
+    if let Some(name) = &args.name {
+        let params: BTreeMap<String, String> = args.param.iter().cloned().collect();
+        let bound = queries.get(name)?.bind(&params)?;
+        let params = bound.params.into_iter().map(|(name, value)| (name, scalar(value))).collect();
+        return Ok(Some(Question { sql: bound.sql, params }));
+    }
+    let plain = |sql| Ok(Some(Question { sql, params: Vec::new() }));
+    if let Some(file) = &args.file {
+        let text = std::fs::File::open(file).and_then(|file| read_sql(file));
+        return plain(text.map_err(|source| Error::usage(format!("cannot read `{}`", file.display())).source(source))?);
+    }
+    let from_stdin = || read_sql(std::io::stdin()).map_err(|source| Error::usage("cannot read SQL from stdin").source(source));
+    match args.sql.as_deref() {
+        Some("-") => plain(from_stdin()?),
+        Some(sql) => plain(sql.to_owned()),
+        None if std::io::stdin().is_terminal() => Ok(None),
+        None => plain(from_stdin()?),
+    }
+}
+
+fn read_sql(from: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    from.take(MOST_SQL).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn scalar(value: ParamValue) -> ScalarValue {
+    match value {
+        ParamValue::Integer(number) => ScalarValue::Int64(Some(number)),
+        ParamValue::Text(text) => ScalarValue::Utf8(Some(text)),
+    }
+}
+
+async fn ask(app: &App, engine: &Engine, question: Question, args: &Args) -> Result<()> {
+    if question.sql.trim().is_empty() {
+        return Err(Error::usage("there is no question").hint("give SQL, `--name QUERY` or `-f FILE`; `--list` lists saved queries"));
+    }
+    let mut rows = engine.sql_with_params(&question.sql, question.params).await?;
+    let destination = app.output.open(args.output.as_deref(), args.format)?;
+    let mut writer = writer(args.format, destination.writer, app.output.width, destination.color);
+    writer.schema(&rows.schema())?;
+    while let Some(batch) = rows.next().await {
+        writer.write(&batch.map_err(|error| explain_error(error, engine))?)?;
+    }
+    let written = writer.finish()?;
+    if args.format == Format::Table {
+        let cut = match written.cut_values {
+            0 => String::new(),
+            cut => format!("; {cut} values are cut to the width, `--format json` shows them whole"),
+        };
+        app.output.say(&format!("{} rows{cut}", written.rows));
+    }
+    Ok(())
+}
+
+/// What the prompt completes, read once.
+struct KnownNames {
+    columns: BTreeMap<String, Vec<Column>>,
+    saved: Vec<Saved>,
+}
+
+impl Names for KnownNames {
+    fn tables(&self) -> Vec<String> {
+        self.columns.keys().cloned().collect()
+    }
+
+    fn columns(&self, table: &str) -> Vec<Column> {
+        self.columns.get(table).cloned().unwrap_or_default()
+    }
+
+    fn saved(&self) -> Vec<Saved> {
+        self.saved.clone()
+    }
+}
+
+async fn known_names(engine: &Engine, queries: &Queries) -> KnownNames {
+    let mut columns = BTreeMap::new();
+    for table in engine.table_names() {
+        for name in [table.clone(), format!("current.{table}")] {
+            let Ok(schema) = engine.columns_of(&name).await else { continue };
+            let of_table = schema.fields().iter().map(|field| Column {
+                name: field.name().clone(),
+                kind: field.data_type().to_string(),
+            });
+            columns.insert(name, of_table.collect());
+        }
+    }
+    let saved = queries.iter().map(|query| Saved { name: query.name.clone(), question: query.sentence.clone() });
+    KnownNames { columns, saved: saved.collect() }
+}
+
+async fn open_prompt(app: &App, engine: Engine, queries: &Queries, args: &Args) -> Result<()> {
+    let names = known_names(&engine, queries).await;
+    app.output.say("\\? for help, \\d for the tables, Ctrl-D to quit");
+    let runtime = tokio::runtime::Handle::current();
+    let mut execute = |sql: &str| {
+        let question = Question { sql: sql.to_owned(), params: Vec::new() };
+        runtime.block_on(ask(app, &engine, question, args))
+    };
+    // The prompt blocks this thread; the queries run on the others.
+    tokio::task::block_in_place(|| {
+        prompt::run(&names, app.settings.history.as_deref(), &mut execute, &mut |error| print_error(error))
+    })
+}
+
+/// The `baselines` table.
+fn baselines_table(baselines: &[Baseline]) -> Result<RecordBatch> {
+    let text = |of: fn(&Baseline) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(baselines.iter().map(of)))
+    };
+    let moment = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+    let created = baselines.iter().map(|baseline| Some(baseline.created.timestamp_millis()));
+    let rows = baselines.iter().map(|baseline| baseline.tables.values().map(|table| table.rows as i64).sum::<i64>());
+    let schema = Schema::new(vec![
+        Field::new("fleet", DataType::Utf8, true),
+        Field::new("name", DataType::Utf8, true),
+        Field::new("created", moment, true),
+        Field::new("created_by", DataType::Utf8, true),
+        Field::new("snapshots", DataType::Utf8, true),
+        Field::new("rows", DataType::Int64, true),
+    ]);
+    let columns: Vec<ArrayRef> = vec![
+        text(|baseline| baseline.fleet.to_string()),
+        text(|baseline| baseline.name.clone()),
+        Arc::new(created.collect::<TimestampMillisecondArray>().with_timezone("UTC")),
+        text(|baseline| baseline.created_by.clone()),
+        text(|baseline| baseline.origin.snapshot.to_string()),
+        Arc::new(Int64Array::from_iter_values(rows)),
+    ];
+    RecordBatch::try_new(Arc::new(schema), columns)
+        .map_err(|source| Error::internal("cannot build the baselines table").source(source))
+}
