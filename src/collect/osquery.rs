@@ -1,6 +1,7 @@
 //! Runs the `osqueryi` of this machine, one query at a time.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -26,12 +27,9 @@ const FLAGS: [&str; 5] = [
     "--disable_extensions=true",
 ];
 
-/// The environment of the child; nothing of ours is handed down.
-const ENVIRONMENT: [(&str, &str); 3] = [
-    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-    ("HOME", "/"),
-    ("LANG", "C.UTF-8"),
-];
+/// The environment of the child beside `HOME`; nothing of ours is handed down.
+const ENVIRONMENT: [(&str, &str); 2] =
+    [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")];
 
 /// Most that is kept of the error output, in bytes; the end of it.
 const MAX_STDERR: usize = 64 << 10;
@@ -133,8 +131,10 @@ impl OsqueryCollector {
 
     async fn run(&self, sql: &str) -> Run {
         let mut run = Run { stdout: Vec::new(), stderr: Vec::new(), ended: Ended::Timeout };
-        let mut child = match self.spawn(sql) {
-            Ok(child) => child,
+        // osqueryi keeps files in a directory of its home: they go with the query, the host stays as it was.
+        let started = tempfile::tempdir().and_then(|home| Ok((self.spawn(sql, home.path())?, home)));
+        let (mut child, _home) = match started {
+            Ok(started) => started,
             Err(error) => {
                 let program = self.config.program.display();
                 run.ended = Ended::Failed(format!("cannot start `{program}`: {error}"));
@@ -155,11 +155,11 @@ impl OsqueryCollector {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that starts osqueryi")]
-    fn spawn(&self, sql: &str) -> std::io::Result<Child> {
+    fn spawn(&self, sql: &str, home: &Path) -> io::Result<Child> {
         let mut command = Command::new(&self.config.program);
         // A query that starts with a comment would be taken for a flag.
         command.args(FLAGS).arg(format!(" {}", sql.trim()));
-        command.env_clear().envs(ENVIRONMENT).current_dir("/");
+        command.env_clear().envs(ENVIRONMENT).env("HOME", home).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         #[cfg(unix)]
         command.process_group(0);
@@ -225,7 +225,7 @@ async fn watch(child: &mut Child, stdout: &mut Vec<u8>, stderr: &mut Vec<u8>, ma
 }
 
 /// Reads at most `max` bytes and says whether that was all.
-async fn read_up_to(from: impl AsyncRead + Unpin, into: &mut Vec<u8>, max: usize) -> std::io::Result<bool> {
+async fn read_up_to(from: impl AsyncRead + Unpin, into: &mut Vec<u8>, max: usize) -> io::Result<bool> {
     from.take(max as u64 + 1).read_to_end(into).await?;
     let whole = into.len() <= max;
     into.truncate(max);
@@ -282,9 +282,12 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use tempfile::TempDir;
-    use tokio::sync::mpsc;
+    use tokio::sync::{Mutex, mpsc};
 
     use super::*;
+
+    /// One test at a time: a script that another test's fork still has open for writing cannot be run.
+    static TURN: Mutex<()> = Mutex::const_new(());
 
     /// A program that answers like osqueryi: `body` is a shell script that sees the query in `$sql`.
     fn fake(body: &str) -> (TempDir, OsqueryConfig) {
@@ -311,17 +314,21 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_handed_over_as_it_is() {
-        let (_dir, config) =
-            fake(r#"printf '[\n  {"sql":"%s","home":"%s","path":"\377"}\n]\n' "$sql" "$HOME""#);
+        let _turn = TURN.lock().await;
+        let (dir, config) =
+            fake(r#"echo $HOME > ${0%/*}/home; printf '[\n  {"sql":"%s","path":"\377"}\n]\n' "$sql""#);
         let answer = ask(config, "SELECT 1").await;
         assert_eq!((answer.status, answer.error.as_str()), (Status::Ok, ""));
-        assert_eq!(answer.json, b"[\n  {\"sql\":\" SELECT 1\",\"home\":\"/\",\"path\":\"\xff\"}\n]\n");
+        assert_eq!(answer.json, b"[\n  {\"sql\":\" SELECT 1\",\"path\":\"\xff\"}\n]\n");
+        let home = fs::read_to_string(dir.path().join("home")).unwrap();
+        assert!(home.len() > 2 && !Path::new(home.trim()).exists(), "{home}");
         assert_eq!(answer.osquery_version.as_deref(), Some("5.10.2"));
         assert!(answer.uid.is_some());
     }
 
     #[tokio::test]
     async fn errors_are_told_apart() {
+        let _turn = TURN.lock().await;
         let (_dir, config) =
             fake("echo warning >&2; echo 'Error: no such table: crontab' >&2; echo >&2; exit 1");
         let answer = ask(config, "SELECT 1").await;
@@ -344,6 +351,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_query_that_hangs_is_killed_with_its_children() {
+        let _turn = TURN.lock().await;
         let (dir, config) = fake("sleep 600 & echo $! > ${0%/*}/child; wait");
         let config = OsqueryConfig { timeout: Duration::from_millis(1500), ..config };
         let answer = ask(config, "SELECT 1").await;
@@ -363,6 +371,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_is_cut_off() {
+        let _turn = TURN.lock().await;
         let (_dir, config) = fake("trap '' PIPE; yes 2>/dev/null; sleep 600");
         let answer = ask(config, "SELECT 1").await;
         assert_eq!((answer.status, answer.json.len()), (Status::Truncated, 1 << 16));

@@ -52,7 +52,7 @@ pub(super) fn process_open_sockets(context: &Context) -> Gathered {
     gather(
         context,
         |_| true,
-        |row, socket, _| {
+        |row, socket| {
             row.show("socket", socket.inode);
             row.text("local_address", &socket.local.0).show("local_port", socket.local.1);
             row.text("remote_address", &socket.remote.0).show("remote_port", socket.remote.1);
@@ -69,7 +69,7 @@ pub(super) fn listening_ports(context: &Context) -> Gathered {
         AF_INET | AF_INET6 => socket.remote.1 == 0,
         _ => true,
     };
-    gather(context, listens, |row, socket, _| {
+    gather(context, listens, |row, socket| {
         row.text("address", &socket.local.0).show("port", socket.local.1).text("path", &socket.path);
         row.show("socket", if socket.family == AF_UNIX { 0 } else { socket.inode });
     })
@@ -81,7 +81,7 @@ type Holder = (usize, i32);
 fn gather(
     context: &Context,
     wanted: impl Fn(&Socket) -> bool,
-    columns: impl Fn(&mut Row<'_>, &Socket, Option<&Process>),
+    columns: impl Fn(&mut Row<'_>, &Socket),
 ) -> Gathered {
     let mut gathered = Gathered::of("processes");
     let all = processes::list(context, &mut gathered);
@@ -97,7 +97,7 @@ fn gather(
                 row.show("pid", process.map_or(-1, |process| process.pid)).show("fd", fd);
                 row.show("family", socket.family).show("protocol", socket.protocol);
                 row.show("net_namespace", socket.namespace);
-                columns(row, socket, process);
+                columns(row, socket);
                 process.inspect(|process| owner_columns(row, process));
             });
         }
