@@ -91,8 +91,12 @@ fn chosen_hosts(state: &FleetState, request: &BaselineRequest) -> Result<Roaring
     }
     let chosen = if request.hosts.is_empty() { heard } else { chosen };
     if request.quorum == 0 || request.quorum > chosen.len() {
-        return Err(Error::usage(format!("a quorum of {} of {} hosts cannot be", request.quorum, chosen.len()))
-            .hint("`--quorum` is a number of hosts, from 1 up to those taken"));
+        return Err(Error::usage(format!(
+            "a quorum of {} of {} hosts cannot be",
+            request.quorum,
+            chosen.len()
+        ))
+        .hint("`--quorum` is a number of hosts, from 1 up to those taken"));
     }
     Ok(chosen)
 }
@@ -181,7 +185,9 @@ fn note(known: &mut Known, batch: &RecordBatch) -> Result<()> {
     let loose = column(batch, "loose_id")?.as_fixed_size_binary();
     let strict = column(batch, "strict_id")?.as_fixed_size_binary();
     let hosts = column(batch, "hosts")?.as_primitive::<Int64Type>();
-    let id = |bytes: &[u8]| Id::try_from(bytes).map_err(|source| Error::data("broken id in a baseline").source(source));
+    let id = |bytes: &[u8]| {
+        Id::try_from(bytes).map_err(|source| Error::data("broken id in a baseline").source(source))
+    };
     for number in 0..batch.num_rows() {
         let table = known.entry(tables.value(number).to_owned()).or_default();
         let row: Row = serde_json::from_str(rows.value(number))
@@ -215,7 +221,8 @@ pub(super) fn candidates(
             }
         }
     }
-    let present: HashMap<Id, &RoaringBitmap> = groups.iter().map(|group| (group.id, &group.members)).collect();
+    let present: HashMap<Id, &RoaringBitmap> =
+        groups.iter().map(|group| (group.id, &group.members)).collect();
     for (id, (row, hosts)) in &known.loose {
         if *hosts >= known.hosts_answered {
             of.missing(*id, row, present.get(id).copied(), &mut found);

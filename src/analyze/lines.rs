@@ -99,7 +99,11 @@ impl Lines {
 
     /// The line of a group that most hosts have.
     pub(super) fn most_common(&self, group: &Group) -> usize {
-        group.lines.clone().max_by_key(|number| self.lines[*number].members.len()).unwrap_or(group.lines.start)
+        group
+            .lines
+            .clone()
+            .max_by_key(|number| self.lines[*number].members.len())
+            .unwrap_or(group.lines.start)
     }
 
     /// A line of a group that this host has.

@@ -127,10 +127,11 @@ fn frame(candidates: &[Candidate], place: usize) -> PolarsResult<DataFrame> {
 fn count_as_odd(candidates: LazyFrame) -> LazyFrame {
     let place = [col("table"), col("place")];
     let level = [col("table"), col("place"), col("alike")];
-    let rarest_of_host = candidates
-        .clone()
-        .group_by([col("table"), col("place"), col("host")])
-        .agg([col("alike").min().alias("rarest")]);
+    let rarest_of_host =
+        candidates
+            .clone()
+            .group_by([col("table"), col("place"), col("host")])
+            .agg([col("alike").min().alias("rarest")]);
     let levels = candidates.clone().select(level.clone()).unique(None, UniqueKeepStrategy::Any);
     let counts = levels
         .join(rarest_of_host, place.clone(), place, JoinArgs::new(JoinType::Inner))

@@ -1,5 +1,8 @@
 //! Collectors: ask one host for tables and hand over what it says, as it says it.
 
+pub mod native;
+pub mod osquery;
+
 use std::fmt;
 
 use chrono::{DateTime, Utc};

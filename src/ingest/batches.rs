@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder, TimestampMillisecondArray, new_null_array,
+    Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder, TimestampMillisecondArray,
+    new_null_array,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
@@ -34,7 +35,8 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn new(spec: &TableSpec, index: &SpoolIndex) -> Self {
-        let mut fields: Vec<Field> = spec.arrow_schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+        let mut fields: Vec<Field> =
+            spec.arrow_schema().fields().iter().map(|field| field.as_ref().clone()).collect();
         for name in known_unknowns(spec, index) {
             fields.push(Field::new(name, DataType::Utf8, true));
         }
@@ -57,7 +59,13 @@ impl Layout {
     }
 
     /// Brings a decoded batch of one host to this schema; nothing is dropped: a column without a place goes to `extra`.
-    pub(super) fn stamp(&self, batch: &RecordBatch, host: &str, at: DateTime<Utc>, ids: Ids) -> Result<RecordBatch> {
+    pub(super) fn stamp(
+        &self,
+        batch: &RecordBatch,
+        host: &str,
+        at: DateTime<Utc>,
+        ids: Ids,
+    ) -> Result<RecordBatch> {
         let rows = batch.num_rows();
         let homeless: Vec<(&str, &StringArray)> = batch
             .schema_ref()
@@ -78,11 +86,15 @@ impl Layout {
                 "loose_id" => Arc::new(ids.loose.clone()),
                 "strict_id" => Arc::new(ids.strict.clone()),
                 GRAIN_ID => Arc::new(ids.grain.clone()),
-                name => batch.column_by_name(name).cloned().unwrap_or_else(|| new_null_array(field.data_type(), rows)),
+                name => batch
+                    .column_by_name(name)
+                    .cloned()
+                    .unwrap_or_else(|| new_null_array(field.data_type(), rows)),
             });
         }
-        RecordBatch::try_new(Arc::clone(&self.schema), columns)
-            .map_err(|source| Error::internal("rows do not fit their table").source(source).with("host", host))
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|source| {
+            Error::internal("rows do not fit their table").source(source).with("host", host)
+        })
     }
 }
 
@@ -95,10 +107,12 @@ pub(super) fn timestamp() -> DataType {
 /// host from making a table of a million columns.
 fn known_unknowns(spec: &TableSpec, index: &SpoolIndex) -> Vec<String> {
     let most = if spec.declared { MOST_UNKNOWN_DECLARED } else { MOST_UNKNOWN_UNDECLARED };
-    let mut taken: BTreeSet<String> = spec.columns.iter().map(|column| column.name.to_ascii_lowercase()).collect();
+    let mut taken: BTreeSet<String> =
+        spec.columns.iter().map(|column| column.name.to_ascii_lowercase()).collect();
     taken.extend(OWN_COLUMNS.iter().map(|name| (*name).to_owned()));
     taken.insert(GRAIN_ID.to_owned());
-    let mut found: Vec<(&str, u64)> = index.unknown_columns(&spec.name).filter(|(name, _)| is_plain(name)).collect();
+    let mut found: Vec<(&str, u64)> =
+        index.unknown_columns(&spec.name).filter(|(name, _)| is_plain(name)).collect();
     found.sort_by(|a, b| (b.1, a.0).cmp(&(a.1, b.0)));
     // SQL does not tell `Pid` from `pid`.
     found.retain(|(name, _)| taken.insert(name.to_ascii_lowercase()));
@@ -118,7 +132,8 @@ fn extra(batch: &RecordBatch, homeless: &[(&str, &StringArray)]) -> ArrayRef {
     let rows = batch.num_rows();
     let decoded = batch.column_by_name("extra").and_then(|array| array.as_string_opt::<i32>());
     if homeless.is_empty() {
-        return decoded.map_or_else(|| new_null_array(&DataType::Utf8, rows), |array| Arc::new(array.clone()));
+        return decoded
+            .map_or_else(|| new_null_array(&DataType::Utf8, rows), |array| Arc::new(array.clone()));
     }
     let mut builder = StringBuilder::new();
     for row in 0..rows {

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
-};
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 
 use super::batches::timestamp;
@@ -112,10 +110,19 @@ pub(super) fn table(all: &[Coverage]) -> Result<RecordBatch> {
         (Field::new("host", DataType::Utf8, false), text(|line| &line.host)),
         (Field::new("table_name", DataType::Utf8, false), text(|line| &line.table)),
         (Field::new("status", DataType::Utf8, false), text(|line| line.status.as_str())),
-        (Field::new("rows", DataType::Int64, false), Arc::new(all.iter().map(|line| i64::try_from(line.rows).ok()).collect::<Int64Array>())),
-        (Field::new("bytes", DataType::Int64, false), Arc::new(all.iter().map(|line| i64::try_from(line.bytes).ok()).collect::<Int64Array>())),
+        (
+            Field::new("rows", DataType::Int64, false),
+            Arc::new(all.iter().map(|line| i64::try_from(line.rows).ok()).collect::<Int64Array>()),
+        ),
+        (
+            Field::new("bytes", DataType::Int64, false),
+            Arc::new(all.iter().map(|line| i64::try_from(line.bytes).ok()).collect::<Int64Array>()),
+        ),
         (Field::new("error", DataType::Utf8, false), text(|line| &line.error)),
-        (Field::new("columns_missing", DataType::Utf8, false), Arc::new(StringArray::from_iter_values(missing))),
+        (
+            Field::new("columns_missing", DataType::Utf8, false),
+            Arc::new(StringArray::from_iter_values(missing)),
+        ),
         (Field::new("started", timestamp(), true), time(|line| line.started)),
         (Field::new("ended", timestamp(), true), time(|line| line.ended)),
         (

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::coverage;
 use super::hosts::Fleet;
 use super::table::{Job, TableDone, write_table};
-use super::coverage;
 use crate::catalog::Catalog;
 use crate::decode::{Limits, Problem};
 use crate::error::{Error, Result};
@@ -124,7 +124,8 @@ async fn commit(job: &Job, catalog: &Catalog, mut done: BTreeMap<String, TableDo
     let tables: BTreeSet<String> =
         index.begin.queries.keys().cloned().chain(answered).chain(done.keys().cloned()).collect();
     let coverage = coverage::coverage(index, &job.fleet, &tables, &done);
-    let mut files: Vec<FileEntry> = done.values_mut().flat_map(|table| std::mem::take(&mut table.files)).collect();
+    let mut files: Vec<FileEntry> =
+        done.values_mut().flat_map(|table| std::mem::take(&mut table.files)).collect();
     files.push(write_meta(job, FileKind::Coverage, &coverage::table(&coverage)?).await?);
     files.push(write_meta(job, FileKind::Hosts, &job.fleet.table()?).await?);
     files.sort_by(|a, b| (a.kind, &a.table, &a.path).cmp(&(b.kind, &b.table, &b.path)));
@@ -152,7 +153,8 @@ fn manifest(
 ) -> Manifest {
     let index = job.spool.index();
     let hosts_asked = job.fleet.names().len() as u64;
-    let heard: BTreeSet<&str> = coverage.iter().filter(|line| was_heard(line)).map(|line| line.host.as_str()).collect();
+    let heard: BTreeSet<&str> =
+        coverage.iter().filter(|line| was_heard(line)).map(|line| line.host.as_str()).collect();
     let without = |(table, done): (&String, &TableDone)| {
         (!done.without.is_empty()).then(|| (table.clone(), done.without.clone()))
     };

@@ -1,11 +1,9 @@
 //! The hosts of a snapshot: their order, what they call themselves, and the facts that say what kind of host each is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array,
-};
+use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 
@@ -77,7 +75,7 @@ impl Fleet {
                 }
                 let (header, json) = spool.rows(&table, number)?;
                 names.insert(header.host.clone());
-                let origin = Origin { source: header.source, line: header.line };
+                let origin = Origin { source: header.source, line: header.line, column: header.column };
                 let decoded = decode(&json, &origin, &catalog.table_or_undeclared(&table), limits);
                 note(claims.entry(header.host).or_default(), &decoded.batch, &wanted);
             }
@@ -114,10 +112,8 @@ impl Fleet {
     pub(super) fn table(&self) -> Result<RecordBatch> {
         let count = u32::try_from(self.names.len())
             .map_err(|source| Error::data("a snapshot has at most 2^32 hosts").source(source))?;
-        let mut fields = vec![
-            Field::new("ordinal", DataType::UInt32, false),
-            Field::new("host", DataType::Utf8, false),
-        ];
+        let mut fields =
+            vec![Field::new("ordinal", DataType::UInt32, false), Field::new("host", DataType::Utf8, false)];
         let mut arrays: Vec<ArrayRef> = vec![
             Arc::new(UInt32Array::from_iter_values(0..count)),
             Arc::new(StringArray::from_iter_values(&self.names)),

@@ -38,8 +38,10 @@ impl<'a> PrevalenceBuilder<'a> {
             .filter(|column| layout.schema.index_of(&column.name).is_ok())
             .cloned()
             .collect();
-        let mut fields: Vec<Field> =
-            columns.iter().filter_map(|column| layout.schema.field_with_name(&column.name).ok().cloned()).collect();
+        let mut fields: Vec<Field> = columns
+            .iter()
+            .filter_map(|column| layout.schema.field_with_name(&column.name).ok().cloned())
+            .collect();
         for id in ["loose_id", "strict_id"] {
             fields.extend(layout.schema.field_with_name(id).ok().cloned());
         }
@@ -103,7 +105,8 @@ impl<'a> PrevalenceBuilder<'a> {
         let firsts = take_record_batch(batch, &UInt32Array::from(starts)).map_err(cannot)?;
         let complete = firsts.slice(0, members.len());
         // Taken on its own, so that a waiting line does not keep its whole batch.
-        let waiting = take_record_batch(&firsts, &UInt32Array::from(vec![members.len() as u32])).map_err(cannot)?;
+        let waiting =
+            take_record_batch(&firsts, &UInt32Array::from(vec![members.len() as u32])).map_err(cannot)?;
         let before = self.pending.replace((waiting, last_members));
         let Some((row, bitmap)) = before else { return self.lines(&complete, &members) };
         members.insert(0, bitmap);
@@ -186,12 +189,14 @@ pub(super) fn exploding_columns(sample: &[RecordBatch], columns: &[ColumnSpec]) 
 fn distinct(sample: &[RecordBatch], column: Option<&str>) -> usize {
     let mut seen: HashSet<(Vec<u8>, Option<String>)> = HashSet::new();
     for batch in sample {
-        let Some(ids) = batch.column_by_name("strict_id").and_then(|array| array.as_fixed_size_binary_opt()) else {
+        let Some(ids) = batch.column_by_name("strict_id").and_then(|array| array.as_fixed_size_binary_opt())
+        else {
             continue;
         };
         let texts = column.and_then(|name| batch.column_by_name(name)).and_then(|array| as_text(array));
         for row in 0..batch.num_rows() {
-            let text = texts.as_ref().filter(|texts| texts.is_valid(row)).map(|texts| texts.value(row).to_owned());
+            let text =
+                texts.as_ref().filter(|texts| texts.is_valid(row)).map(|texts| texts.value(row).to_owned());
             seen.insert((ids.value(row).to_vec(), text));
         }
     }

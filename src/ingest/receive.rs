@@ -19,18 +19,56 @@ const MOST_UNKNOWN: usize = 64;
 /// Longest error text of a host that is kept.
 const LONGEST_ERROR: usize = 2_000;
 
+/// A collector's answer, split and packed, ready to be appended.
+#[derive(Debug)]
+pub struct Prepared {
+    frames: Vec<(Frame, Vec<u8>)>,
+    /// How the answer ended.
+    pub coverage: Coverage,
+}
+
+/// Splits and packs an answer; done by the tasks that ask hosts, so that the one writer only writes.
+///
+/// # Errors
+/// `Internal` when rows cannot be packed.
+pub fn prepare(catalog: &Catalog, limits: &Limits, host: &str, answer: Answer) -> Result<Prepared> {
+    let spec = catalog.table_or_undeclared(&answer.table);
+    let mut frames = Vec::new();
+    let mut reader: &[u8] = &answer.json;
+    let reader: &mut dyn BufRead = &mut reader;
+    let split = split_rows(reader, host, limits, &mut |chunk| {
+        frames.push(rows_frame(host, &spec, chunk)?);
+        Ok(())
+    })?;
+    let coverage = coverage(host, answer, &split);
+    frames.push((Frame::Answer(coverage.clone()), Vec::new()));
+    Ok(Prepared { frames, coverage })
+}
+
+fn rows_frame(host: &str, spec: &TableSpec, chunk: Chunk) -> Result<(Frame, Vec<u8>)> {
+    let header = RowsHeader {
+        host: host.to_owned(),
+        table: spec.name.clone(),
+        rows: chunk.rows,
+        source: chunk.origin.source,
+        line: chunk.origin.line,
+        column: chunk.origin.column,
+        unknown_columns: unknown_columns(&chunk.json, spec),
+    };
+    Ok((Frame::Rows(header), pack(&chunk.json)?))
+}
+
 /// The writing end of a collection.
 #[derive(Debug)]
 pub struct Receiver<'a> {
     catalog: &'a Catalog,
-    limits: Limits,
     spool: SpoolWriter,
 }
 
 impl<'a> Receiver<'a> {
     /// Receives into a new spool.
-    pub fn new(catalog: &'a Catalog, limits: Limits, spool: SpoolWriter) -> Self {
-        Self { catalog, limits, spool }
+    pub fn new(catalog: &'a Catalog, spool: SpoolWriter) -> Self {
+        Self { catalog, spool }
     }
 
     /// Says that a host is part of the collection, whether it will answer or not.
@@ -46,16 +84,8 @@ impl<'a> Receiver<'a> {
     /// # Errors
     /// The spool cannot be written.
     pub fn rows(&mut self, host: &str, table: &str, chunk: Chunk) -> Result<()> {
-        let unknown_columns = unknown_columns(&chunk.json, &self.catalog.table_or_undeclared(table));
-        let header = RowsHeader {
-            host: host.to_owned(),
-            table: table.to_owned(),
-            rows: chunk.rows,
-            source: chunk.origin.source,
-            line: chunk.origin.line,
-            unknown_columns,
-        };
-        self.spool.append(&Frame::Rows(header), &pack(&chunk.json)?)
+        let (frame, payload) = rows_frame(host, &self.catalog.table_or_undeclared(table), chunk)?;
+        self.spool.append(&frame, &payload)
     }
 
     /// Takes the end of a host's answer for a table.
@@ -67,22 +97,12 @@ impl<'a> Receiver<'a> {
         self.spool.append(&Frame::Answer(coverage), &[])
     }
 
-    /// Takes a collector's answer: its rows, then its end.
+    /// Takes a collector's answer.
     ///
     /// # Errors
     /// The spool cannot be written.
-    pub fn answer(&mut self, host: &str, answer: Answer) -> Result<()> {
-        let mut chunks: Vec<Chunk> = Vec::new();
-        let mut reader: &[u8] = &answer.json;
-        let reader: &mut dyn BufRead = &mut reader;
-        let split = split_rows(reader, host, &self.limits, &mut |chunk| {
-            chunks.push(chunk);
-            Ok(())
-        })?;
-        for chunk in chunks {
-            self.rows(host, &answer.table, chunk)?;
-        }
-        self.answered(coverage(host, answer, &split))
+    pub fn answer(&mut self, prepared: &Prepared) -> Result<()> {
+        prepared.frames.iter().try_for_each(|(frame, payload)| self.spool.append(frame, payload))
     }
 
     /// Takes something that a reader of the snapshot should know.
@@ -126,7 +146,10 @@ fn settle(status: Status, mut error: String, split: &Split) -> (Status, String) 
     if let Some(problem) = split.problems.first() {
         let more = split.problems_total.saturating_sub(1);
         let tail = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-        append(&mut error, &format!("line {}, column {}: {}{tail}", problem.line, problem.column, problem.message));
+        append(
+            &mut error,
+            &format!("line {}, column {}: {}{tail}", problem.line, problem.column, problem.message),
+        );
     }
     if !status.answered() {
         return (status, error);
@@ -179,7 +202,13 @@ fn unknown_columns(json: &str, spec: &TableSpec) -> Vec<String> {
 }
 
 /// An answer that never came.
-pub fn no_answer(host: &str, table: &str, status: Status, error: &str, at: Option<DateTime<Utc>>) -> Coverage {
+pub(super) fn no_answer(
+    host: &str,
+    table: &str,
+    status: Status,
+    error: &str,
+    at: Option<DateTime<Utc>>,
+) -> Coverage {
     Coverage {
         host: host.to_owned(),
         table: table.to_owned(),

@@ -16,7 +16,7 @@ use super::hosts::Fleet;
 use super::prevalence::{PrevalenceBuilder, exploding_columns};
 use crate::catalog::TableSpec;
 use crate::decode::{Limits, Origin, Problem, decode};
-use crate::engine::{SortConfig, sort_stream};
+use crate::engine::sort::{SortConfig, sort_stream};
 use crate::error::{Error, Result};
 use crate::identity::Identifier;
 use crate::model::{self, SnapshotId};
@@ -128,7 +128,9 @@ impl HostDecoded {
         self.oversized_cells += other.oversized_cells;
         self.first_problem = self.first_problem.take().or(other.first_problem);
         self.missing = match (self.missing.take(), other.missing) {
-            (Some(mine), Some(theirs)) => Some(mine.into_iter().filter(|name| theirs.contains(name)).collect()),
+            (Some(mine), Some(theirs)) => {
+                Some(mine.into_iter().filter(|name| theirs.contains(name)).collect())
+            }
             (mine, theirs) => mine.or(theirs),
         };
         self.seen = true;
@@ -155,7 +157,7 @@ fn rows_stream(reader: &Arc<TableReader>, notes: Notes) -> SendableRecordBatchSt
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
         // Nobody listens any more when writing failed; the stream is dropped next.
         let _ = notes.send((decoded.hosts, decoded.problems));
-        Ok(stream::iter(decoded.batches.into_iter().map(Ok)))
+        Ok::<_, DataFusionError>(stream::iter(decoded.batches.into_iter().map(Ok)))
     });
     let flat = futures::TryStreamExt::try_flatten(batches);
     Box::pin(RecordBatchStreamAdapter::new(schema, flat))
@@ -182,7 +184,7 @@ impl TableReader {
         let payloads = range.len() as u64;
         for number in range {
             let (header, json) = self.job.spool.rows(&self.spec.name, number)?;
-            let origin = Origin { source: header.source, line: header.line };
+            let origin = Origin { source: header.source, line: header.line, column: header.column };
             let decoded = decode(&json, &origin, &self.spec, &self.job.limits);
             let ids = self.identifier.identify(&decoded.batch, self.job.fleet.own_names(&header.host))?;
             done.batches.push(self.layout.stamp(&decoded.batch, &header.host, self.job.started, ids)?);

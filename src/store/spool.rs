@@ -60,6 +60,9 @@ pub struct RowsHeader {
     pub source: String,
     /// 1-based line at which the payload starts there.
     pub line: u64,
+    /// 1-based byte of that line, 0 for its start.
+    #[serde(default)]
+    pub column: u64,
     /// Columns of the payload's first row that the table's schema does not have; at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown_columns: Vec<String>,
@@ -399,6 +402,7 @@ mod tests {
             rows: 1,
             source: "f".to_owned(),
             line: 1,
+            column: 0,
             unknown_columns: Vec::new(),
         })
     }

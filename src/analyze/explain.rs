@@ -1,0 +1,294 @@
+//! Says why: the row as collected, what is normal instead, and one sentence that a person can read.
+
+use std::collections::HashMap;
+
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type};
+use serde_json::Value;
+
+use super::candidate::{Candidate, Method, Subject};
+use super::fleet::{column, of_snapshot};
+use super::lines::{Id, Lines};
+use crate::catalog::{ColumnSpec, OWN_COLUMNS, Role, Strength, TableSpec, is_table_name};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::model::{Finding, FindingKind, Given, Nearest, Row, SnapshotId};
+
+/// Longest value that a sentence quotes, in characters.
+const LONGEST_QUOTE: usize = 100;
+/// Most columns that a sentence names a row by.
+const NAMED_BY: usize = 3;
+/// Most rows that are looked at for the most alike one.
+const MOST_COMPARED: usize = 5_000;
+/// Ids that one query asks for.
+const IDS_PER_QUERY: usize = 500;
+
+/// Raw rows by host and strict id.
+pub(super) type RawRows = HashMap<(String, Id), Row>;
+
+const RAW_ROWS: &str = include_str!("../../sql/steps/raw_rows.sql");
+
+/// The rows, as collected, of these ids.
+pub(super) async fn raw_rows(
+    engine: &Engine,
+    snapshot: SnapshotId,
+    spec: &TableSpec,
+    ids: &[Id],
+) -> Result<RawRows> {
+    if !is_table_name(&spec.name) {
+        return Err(Error::internal(format!("`{}` is no table name", spec.name)));
+    }
+    let mut found = RawRows::new();
+    for ids in ids.chunks(IDS_PER_QUERY) {
+        // Ids are hex digits that we made; the table's name was checked.
+        let list: Vec<String> = ids.iter().map(|id| format!("id('{}')", hex(id))).collect();
+        let sql = RAW_ROWS
+            .replace("public.table_name", &format!("public.{}", spec.name))
+            .replace("$ids", &list.join(", "));
+        for batch in engine.collect(&sql, of_snapshot(snapshot)).await? {
+            let hosts = column(&batch, "host")?.as_string::<i32>();
+            let strict = column(&batch, "strict_id")?.as_fixed_size_binary();
+            for row in 0..batch.num_rows() {
+                let Ok(id) = Id::try_from(strict.value(row)) else { continue };
+                found
+                    .entry((hosts.value(row).to_owned(), id))
+                    .or_insert_with(|| batch_row(&batch, row, spec, |_| true));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// An id as text.
+pub(super) fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The values of a line of prevalence: own names are placeholders in it.
+pub(super) fn line_row(lines: &Lines, line: usize) -> Row {
+    let (batch, row) = lines.lines[line].at;
+    batch_row(&lines.batches[batch], row, &lines.spec, ColumnSpec::is_comparable)
+}
+
+/// A row in the order in which it is shown: identity first, then what is comparable, then the rest; unknown values
+/// are left out.
+fn batch_row(batch: &RecordBatch, row: usize, spec: &TableSpec, wanted: fn(&ColumnSpec) -> bool) -> Row {
+    let rank = |column: &&ColumnSpec| match column.role {
+        Role::Identity => 0,
+        Role::Context => 1,
+        Role::Measure | Role::Volatile => 2,
+    };
+    let mut columns: Vec<&ColumnSpec> = spec.columns.iter().filter(|column| wanted(column)).collect();
+    columns.sort_by_key(rank);
+    let declared = columns.iter().map(|column| column.name.as_str());
+    let schema = batch.schema();
+    let unknown = schema.fields().iter().map(|field| field.name().as_str()).filter(|name| {
+        *name == "extra" || (spec.column(name).is_none() && !OWN_COLUMNS.contains(name) && *name != "hosts")
+    });
+    declared
+        .chain(unknown)
+        .filter_map(|name| Some((name.to_owned(), value(batch.column_by_name(name)?, row)?)))
+        .collect()
+}
+
+fn value(array: &dyn Array, row: usize) -> Option<Value> {
+    if array.is_null(row) {
+        return None;
+    }
+    match array.data_type() {
+        DataType::Utf8 => Some(array.as_string::<i32>().value(row).into()),
+        DataType::Int64 => Some(array.as_primitive::<Int64Type>().value(row).into()),
+        DataType::Float64 => Some(array.as_primitive::<Float64Type>().value(row).into()),
+        _ => None,
+    }
+}
+
+/// What the sentences of one table draw on.
+pub(super) struct Explainer<'a> {
+    pub(super) lines: &'a Lines,
+    pub(super) raw: &'a RawRows,
+    /// Common lines, for the most alike one.
+    pub(super) common: &'a [usize],
+}
+
+impl Explainer<'_> {
+    /// The finding that a candidate becomes.
+    pub(super) fn finding(&self, candidate: &Candidate, host: &str, score: f64) -> Finding {
+        let row = self.row(candidate, host);
+        let nearest = self.nearest(candidate, &row);
+        let given = self.given(candidate, &row);
+        let spec = &self.lines.spec;
+        Finding {
+            id: finding_id(&spec.name, candidate, host),
+            table: spec.name.clone(),
+            kind: candidate.kind,
+            score: (score * 10.0).round() / 10.0,
+            hosts_with_row: candidate.hosts_with_row,
+            hosts_answered: candidate.hosts_answered,
+            first_seen: None,
+            attack: spec.attack.clone(),
+            reason: reason(spec, candidate, &row, nearest.as_ref()),
+            nearest,
+            given,
+            row,
+            method: candidate.method.as_str().to_owned(),
+        }
+    }
+
+    fn row(&self, candidate: &Candidate, host: &str) -> Row {
+        let raw = candidate.strict.and_then(|strict| self.raw.get(&(host.to_owned(), strict)));
+        raw.cloned().unwrap_or_else(|| self.subject(&candidate.subject))
+    }
+
+    fn subject(&self, subject: &Subject) -> Row {
+        match subject {
+            Subject::Line(line) => line_row(self.lines, *line),
+            Subject::Known(row) => row.as_ref().clone(),
+        }
+    }
+
+    fn nearest(&self, candidate: &Candidate, row: &Row) -> Option<Nearest> {
+        let (nearest, hosts_with_row) = match &candidate.nearest {
+            Some((subject, hosts)) => (self.subject(subject), *hosts),
+            None if candidate.kind == FindingKind::Missing => return None,
+            None => self.most_alike(row)?,
+        };
+        let differs = self.differs(row, &nearest);
+        Some(Nearest { row: nearest, differs, hosts_with_row })
+    }
+
+    /// The common row with the most equal identity columns; none when nothing at all is equal.
+    fn most_alike(&self, row: &Row) -> Option<(Row, u64)> {
+        let columns: Vec<&str> =
+            self.lines.spec.identity(Strength::Strict).map(|column| column.name.as_str()).collect();
+        let mine: Vec<Option<String>> = columns.iter().map(|name| row.get(*name).map(text)).collect();
+        let alike = |line: &usize| {
+            columns
+                .iter()
+                .zip(&mine)
+                .map(|(name, mine)| likeness(mine, &self.lines.value(*line, name)))
+                .sum::<f64>()
+        };
+        let common = self.common.iter().take(MOST_COMPARED).map(|line| (alike(line), *line));
+        let (likeness, line) = common.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        (likeness >= 1.0).then(|| (line_row(self.lines, line), self.lines.lines[line].members.len()))
+    }
+
+    fn differs(&self, row: &Row, other: &Row) -> Vec<String> {
+        let comparable = self.lines.spec.columns.iter().filter(|column| column.is_comparable());
+        comparable
+            .map(|column| column.name.clone())
+            .filter(|name| other.contains_key(name) && row.get(name) != other.get(name))
+            .collect()
+    }
+
+    /// For a variant: the value that is unusual beside what the row is otherwise.
+    fn given(&self, candidate: &Candidate, row: &Row) -> Option<Given> {
+        if !matches!(candidate.kind, FindingKind::Variant | FindingKind::Changed) {
+            return None;
+        }
+        let column = candidate.rare_columns.first()?;
+        let loose = self.lines.spec.identity(Strength::Loose).take(NAMED_BY);
+        let context = loose.filter_map(|column| Some((column.name.clone(), row.get(&column.name)?.clone())));
+        Some(Given { column: column.clone(), value: row.get(column)?.clone(), context: context.collect() })
+    }
+}
+
+/// Equal values are alike; different ones a little, by their spelling.
+fn likeness(mine: &Option<String>, theirs: &Option<String>) -> f64 {
+    match (mine, theirs) {
+        (Some(mine), Some(theirs)) if mine == theirs => 1.0,
+        (Some(mine), Some(theirs)) if mine.len() < 200 && theirs.len() < 200 => {
+            0.5 * strsim::jaro_winkler(mine, theirs)
+        }
+        _ => 0.0,
+    }
+}
+
+/// The same row of the same host has the same id in the next analysis.
+fn finding_id(table: &str, candidate: &Candidate, host: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in [table.as_bytes(), candidate.kind.as_str().as_bytes(), &candidate.id, host.as_bytes()] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+}
+
+fn quote(value: &Value) -> String {
+    let text = text(value);
+    if text.chars().count() <= LONGEST_QUOTE {
+        return format!("`{text}`");
+    }
+    let start: String = text.chars().take(LONGEST_QUOTE * 2 / 3).collect();
+    let end: String = text.chars().skip(text.chars().count() - LONGEST_QUOTE / 3).collect();
+    format!("`{start}…{end}`")
+}
+
+/// `path /usr/sbin/sshd, name sshd`: the columns that name a row, rare ones first, empty ones left out.
+fn name_row(spec: &TableSpec, row: &Row, first: &[String]) -> String {
+    let loose = spec.identity(Strength::Loose).map(|column| column.name.clone());
+    let mut names: Vec<String> = first.to_vec();
+    names.extend(loose.filter(|name| !first.contains(name)));
+    if names.is_empty() {
+        names.extend(row.keys().cloned());
+    }
+    let shown = names.iter().filter_map(|name| {
+        let value = row.get(name).filter(|value| !text(value).is_empty())?;
+        Some(format!("{name} {}", quote(value)))
+    });
+    let parts: Vec<String> = shown.take(NAMED_BY).collect();
+    if parts.is_empty() { "a row".to_owned() } else { parts.join(", ") }
+}
+
+fn of_hosts(hosts: u64, of: u64) -> String {
+    format!("{hosts} of {of} hosts")
+}
+
+fn reason(spec: &TableSpec, candidate: &Candidate, row: &Row, nearest: Option<&Nearest>) -> String {
+    let named = name_row(spec, row, &[]);
+    let on = of_hosts(candidate.hosts_with_row, candidate.hosts_answered);
+    match (candidate.method, candidate.kind) {
+        (Method::Frequency, FindingKind::Missing) => {
+            format!("{named} is on {on} that answered, and not on this one")
+        }
+        (Method::Baseline, FindingKind::Missing) => {
+            format!("{named} is on every host of the baseline, and not on this one")
+        }
+        (Method::Baseline, FindingKind::New) => format!("the baseline does not have {named}; it is on {on}"),
+        (Method::Baseline, _) => {
+            format!("{named} is in the baseline with other content{}", changes(row, nearest))
+        }
+        (_, FindingKind::Variant) => {
+            let others = nearest.map_or(0, |nearest| nearest.hosts_with_row);
+            format!(
+                "{named} is like this on {on}; {others} others have it with other content{}",
+                changes(row, nearest)
+            )
+        }
+        _ if candidate.rare_columns.is_empty() => {
+            format!("{named}: each value is known, but together they are only on {on}")
+        }
+        _ => {
+            let rare = candidate.rare_columns.join(" and ");
+            format!(
+                "{} is only on {on}; the {rare} is what others do not have",
+                name_row(spec, row, &candidate.rare_columns)
+            )
+        }
+    }
+}
+
+/// `: sha256 is `a`, not `b``.
+fn changes(row: &Row, nearest: Option<&Nearest>) -> String {
+    let Some(nearest) = nearest else { return String::new() };
+    let change = |name: &String| {
+        let (mine, theirs) = (row.get(name)?, nearest.row.get(name)?);
+        Some(format!("{name} is {}, not {}", quote(mine), quote(theirs)))
+    };
+    let parts: Vec<String> = nearest.differs.iter().filter_map(change).take(2).collect();
+    if parts.is_empty() { String::new() } else { format!(": {}", parts.join("; ")) }
+}

@@ -1,0 +1,153 @@
+//! The analysis: one snapshot in, every host ranked, every finding with its reason.
+//!
+//! Methods turn prevalence into [candidates](candidate::Candidate); [`score`] calibrates them by what other hosts do
+//! in the same place; [`explain`] says why. Raw rows are read only for what is shown.
+
+mod baseline;
+mod candidate;
+mod explain;
+mod fleet;
+mod frequency;
+mod lines;
+mod rank;
+mod score;
+
+use std::collections::BTreeSet;
+
+use self::baseline::Known;
+pub use self::baseline::{BaselineRequest, create_baseline};
+use self::candidate::Candidate;
+pub use self::candidate::Method;
+use self::explain::{Explainer, raw_rows};
+use self::fleet::FleetState;
+use self::lines::{Id, Lines};
+use crate::catalog::Catalog;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::model::{Analysis, BaselineRef, Finding, SCHEMA_VERSION};
+use crate::store::{Baseline, Manifest, Store};
+
+/// What to analyse, and how.
+#[derive(Debug, Clone)]
+pub struct AnalyzeRequest {
+    /// The methods to run.
+    pub methods: Vec<Method>,
+    /// The baseline to compare with.
+    pub baseline: Option<Baseline>,
+    /// Tables to look at; all when empty.
+    pub tables: Vec<String>,
+}
+
+/// A candidate that became a finding of a host.
+#[derive(Debug)]
+struct Scored {
+    host: u32,
+    finding: Finding,
+}
+
+/// Analyses one snapshot.
+///
+/// # Errors
+/// A table that was asked for is not in the snapshot, or the store cannot be read.
+pub async fn analyze(
+    (store, engine, catalog): (&Store, &Engine, &Catalog),
+    manifest: &Manifest,
+    request: &AnalyzeRequest,
+) -> Result<Analysis> {
+    let state = FleetState::load(engine, manifest.snapshot).await?;
+    let known = match &request.baseline {
+        Some(baseline) => baseline::load(store, baseline).await?,
+        None => Known::new(),
+    };
+    let tables = chosen_tables(&state, request)?;
+    let mut scored: Vec<Scored> = Vec::new();
+    let mut common = rank::CommonRows::new(state.hosts.len());
+    for table in &tables {
+        let spec = catalog.table_or_undeclared(table).into_owned();
+        let lines = Lines::load(engine, manifest.snapshot, spec).await?;
+        common.count(&lines, &state.tables[table]);
+        let candidates = candidates(&lines, &state, (table, request), &known);
+        scored.extend(findings(engine, manifest, (&lines, &state), candidates).await?);
+    }
+    let hosts = rank::rank(&state, scored, &common);
+    let mut warnings = manifest.warnings.clone();
+    warnings.extend(rank::warnings(&state, manifest, request, &hosts));
+    Ok(Analysis {
+        schema_version: SCHEMA_VERSION,
+        diffy_version: env!("CARGO_PKG_VERSION").to_owned(),
+        fleet: manifest.fleet.clone(),
+        snapshot: manifest.snapshot,
+        collected_at: manifest.started,
+        methods: request.methods.iter().map(|method| method.as_str().to_owned()).collect(),
+        baseline: request.baseline.as_ref().map(|baseline| BaselineRef {
+            name: baseline.name.clone(),
+            created_at: baseline.created,
+            snapshots: vec![baseline.origin.snapshot],
+        }),
+        history: None,
+        hosts_total: state.total(),
+        hosts_answered: state.heard().len(),
+        warnings,
+        hosts,
+        peer_groups: Vec::new(),
+        campaigns: Vec::new(),
+    })
+}
+
+fn chosen_tables(state: &FleetState, request: &AnalyzeRequest) -> Result<BTreeSet<String>> {
+    for table in &request.tables {
+        if !state.tables.contains_key(table) {
+            let nearest = crate::catalog::nearest(table, state.tables.keys().map(String::as_str));
+            let error = Error::usage(format!("this snapshot has no table `{}`", table.escape_debug()));
+            return Err(match nearest {
+                Some(nearest) => error.hint(format!("did you mean `{nearest}`?")),
+                None => error.hint("`diffy snapshot show` lists its tables"),
+            });
+        }
+    }
+    let wanted = |table: &&String| request.tables.is_empty() || request.tables.contains(table);
+    Ok(state.tables.keys().filter(wanted).cloned().collect())
+}
+
+fn candidates(
+    lines: &Lines,
+    state: &FleetState,
+    (table, request): (&str, &AnalyzeRequest),
+    known: &Known,
+) -> Vec<Candidate> {
+    let answers = &state.tables[table];
+    let mut found = Vec::new();
+    if request.methods.contains(&Method::Frequency) {
+        found.extend(frequency::candidates(0, lines, answers));
+    }
+    if request.methods.contains(&Method::Baseline)
+        && let Some(known) = known.get(table)
+    {
+        found.extend(baseline::candidates(0, lines, answers, known));
+    }
+    found
+}
+
+/// Scores the candidates of one table and explains those that matter.
+async fn findings(
+    engine: &Engine,
+    manifest: &Manifest,
+    (lines, state): (&Lines, &FleetState),
+    candidates: Vec<Candidate>,
+) -> Result<Vec<Scored>> {
+    let scores = score::scores(&candidates, &[lines.spec.weight])?;
+    let kept = rank::worth_showing(candidates, scores);
+    let mut ids: Vec<Id> = kept.iter().filter_map(|(candidate, _)| candidate.strict).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let raw = raw_rows(engine, manifest.snapshot, &lines.spec, &ids).await?;
+    let half = state.tables[&lines.spec.name].heard.len() / 2;
+    let common: Vec<usize> =
+        (0..lines.lines.len()).filter(|line| lines.lines[*line].members.len() > half.max(1)).collect();
+    let explainer = Explainer { lines, raw: &raw, common: &common };
+    let explained = |(candidate, score): (Candidate, f64)| Scored {
+        host: candidate.host,
+        finding: explainer.finding(&candidate, &state.hosts[candidate.host as usize], score),
+    };
+    Ok(kept.into_iter().map(explained).collect())
+}

@@ -1,0 +1,374 @@
+//! Runs the `osqueryi` of this machine, one query at a time.
+
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use regex::bytes::Regex;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc::Sender;
+use tokio::time;
+
+use super::{Answer, Collector};
+use crate::catalog::TableSpec;
+use crate::model::{self, Status};
+
+/// Flags that every osqueryi from 4.0 on knows: JSON, and no log lines among the errors.
+const FLAGS: [&str; 5] = [
+    "--json",
+    "--logger_stderr=false",
+    "--logger_min_status=3",
+    "--logger_min_stderr=2",
+    "--disable_extensions=true",
+];
+
+/// The environment of the child; nothing of ours is handed down.
+const ENVIRONMENT: [(&str, &str); 3] = [
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("HOME", "/"),
+    ("LANG", "C.UTF-8"),
+];
+
+/// Most that is kept of the error output, in bytes; the end of it.
+const MAX_STDERR: usize = 64 << 10;
+
+static VERSION: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#""version"\s*:\s*"([0-9A-Za-z.+-]{1,40})""#).ok());
+
+/// Where osqueryi is and what it may take.
+#[derive(Debug, Clone)]
+pub struct OsqueryConfig {
+    /// The program; a bare name is looked for on the usual system paths.
+    pub program: PathBuf,
+    /// Most that one query may take.
+    pub timeout: Duration,
+    /// Most bytes that one query may answer.
+    pub max_bytes: usize,
+}
+
+impl Default for OsqueryConfig {
+    fn default() -> Self {
+        Self { program: PathBuf::from("osqueryi"), timeout: Duration::from_secs(120), max_bytes: 256 << 20 }
+    }
+}
+
+/// The collector `osquery`.
+#[derive(Debug)]
+pub struct OsqueryCollector {
+    config: OsqueryConfig,
+}
+
+/// How one run of osqueryi ended.
+#[derive(Debug)]
+struct Run {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    ended: Ended,
+}
+
+#[derive(Debug)]
+enum Ended {
+    Exit(ExitStatus),
+    Timeout,
+    TooLong,
+    Failed(String),
+}
+
+impl OsqueryCollector {
+    /// A collector of this machine.
+    pub fn new(config: OsqueryConfig) -> Self {
+        Self { config }
+    }
+
+    async fn version(&self) -> Option<String> {
+        let run = self.run("SELECT version FROM osquery_info").await;
+        let found = VERSION.as_ref()?.captures(&run.stdout)?;
+        Some(String::from_utf8_lossy(&found[1]).into_owned())
+    }
+
+    async fn answer(&self, table: &TableSpec, osquery_version: Option<String>) -> Answer {
+        let started = model::now();
+        let (status, json, error) = if table.query.trim().is_empty() {
+            (Status::NotSupported, Vec::new(), "osquery does not have this table".to_owned())
+        } else {
+            self.judge(self.run(&table.query).await)
+        };
+        let uid = caller();
+        Answer {
+            table: table.name.clone(),
+            status,
+            json,
+            error,
+            started,
+            ended: model::now(),
+            osquery_version,
+            uid,
+        }
+    }
+
+    fn judge(&self, run: Run) -> (Status, Vec<u8>, String) {
+        let said = last_line(&run.stderr);
+        match run.ended {
+            Ended::Failed(error) => (Status::Error, Vec::new(), error),
+            Ended::Timeout => {
+                let seconds = self.config.timeout.as_secs_f64();
+                (Status::Timeout, Vec::new(), format!("no answer within {seconds} s"))
+            }
+            Ended::TooLong => {
+                let error = format!("the answer is longer than {} bytes", self.config.max_bytes);
+                (Status::Truncated, run.stdout, error)
+            }
+            Ended::Exit(_) if said.contains("no such table: ") => (Status::NotSupported, Vec::new(), said),
+            Ended::Exit(status) if status.success() => (Status::Ok, run.stdout, said),
+            Ended::Exit(status) if said.is_empty() => {
+                (Status::Error, run.stdout, format!("osqueryi ended with {status}"))
+            }
+            Ended::Exit(_) => (Status::Error, run.stdout, said),
+        }
+    }
+
+    async fn run(&self, sql: &str) -> Run {
+        let mut run = Run { stdout: Vec::new(), stderr: Vec::new(), ended: Ended::Timeout };
+        let mut child = match self.spawn(sql) {
+            Ok(child) => child,
+            Err(error) => {
+                let program = self.config.program.display();
+                run.ended = Ended::Failed(format!("cannot start `{program}`: {error}"));
+                return run;
+            }
+        };
+        // Dropped however this function ends, also when the whole collection is given up, and before the child is reaped.
+        let mut group = Group(child.id());
+        let work = watch(&mut child, &mut run.stdout, &mut run.stderr, self.config.max_bytes);
+        if let Ok(ended) = time::timeout(self.config.timeout, work).await {
+            run.ended = ended;
+        }
+        if let Ended::Exit(_) = run.ended {
+            // Its number may be another's by now.
+            group.0 = None;
+        }
+        run
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that starts osqueryi")]
+    fn spawn(&self, sql: &str) -> std::io::Result<Child> {
+        let mut command = Command::new(&self.config.program);
+        // A query that starts with a comment would be taken for a flag.
+        command.args(FLAGS).arg(format!(" {}", sql.trim()));
+        command.env_clear().envs(ENVIRONMENT).current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        #[cfg(unix)]
+        command.process_group(0);
+        command.spawn()
+    }
+}
+
+impl Collector for OsqueryCollector {
+    fn name(&self) -> &'static str {
+        "osquery"
+    }
+
+    fn concurrency(&self) -> usize {
+        1
+    }
+
+    fn collect<'a>(
+        &'a self,
+        _host: &'a str,
+        tables: &'a [TableSpec],
+        answers: Sender<Answer>,
+    ) -> BoxFuture<'a, ()> {
+        async move {
+            let work = async {
+                let version = self.version().await;
+                for table in tables {
+                    let answer = self.answer(table, version.clone()).await;
+                    if answers.send(answer).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = work => {}
+                () = answers.closed() => {}
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Reads both outputs and waits for the end.
+async fn watch(child: &mut Child, stdout: &mut Vec<u8>, stderr: &mut Vec<u8>, max: usize) -> Ended {
+    let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
+        return Ended::Failed("osqueryi has no output".to_owned());
+    };
+    let (read, drain) = (read_up_to(out, stdout, max), read_end(err, stderr));
+    tokio::pin!(read, drain);
+    let (whole, drained) = tokio::select! {
+        whole = &mut read => (whole, false),
+        () = &mut drain => (read.await, true),
+    };
+    match whole {
+        Err(error) => return Ended::Failed(format!("cannot read what osqueryi says: {error}")),
+        Ok(false) => return Ended::TooLong,
+        Ok(true) if !drained => drain.await,
+        Ok(true) => {}
+    }
+    match child.wait().await {
+        Ok(status) => Ended::Exit(status),
+        Err(error) => Ended::Failed(format!("cannot wait for osqueryi: {error}")),
+    }
+}
+
+/// Reads at most `max` bytes and says whether that was all.
+async fn read_up_to(from: impl AsyncRead + Unpin, into: &mut Vec<u8>, max: usize) -> std::io::Result<bool> {
+    from.take(max as u64 + 1).read_to_end(into).await?;
+    let whole = into.len() <= max;
+    into.truncate(max);
+    Ok(whole)
+}
+
+/// Reads everything and keeps the end of it.
+async fn read_end(mut from: impl AsyncRead + Unpin, into: &mut Vec<u8>) {
+    let mut buffer = vec![0; 8 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        into.extend_from_slice(&buffer[..read]);
+        if into.len() > 2 * MAX_STDERR {
+            into.drain(..into.len() - MAX_STDERR);
+        }
+    }
+}
+
+/// The last line that says something.
+fn last_line(stderr: &[u8]) -> String {
+    let line = stderr.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).rfind(|line| !line.is_empty());
+    let line = line.unwrap_or_default();
+    String::from_utf8_lossy(&line[..line.len().min(1024)]).into_owned()
+}
+
+/// The process group of a child, killed when this is dropped.
+#[derive(Debug)]
+struct Group(Option<u32>);
+
+#[cfg(unix)]
+impl Drop for Group {
+    fn drop(&mut self) {
+        let leader = self.0.and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+        if let Some(leader) = leader {
+            // It is gone already in the normal case, and nothing more can be done in the other.
+            let _gone = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn caller() -> Option<u32> {
+    Some(rustix::process::geteuid().as_raw())
+}
+
+#[cfg(not(unix))]
+fn caller() -> Option<u32> {
+    None
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A program that answers like osqueryi: `body` is a shell script that sees the query in `$sql`.
+    fn fake(body: &str) -> (TempDir, OsqueryConfig) {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("osqueryi");
+        let script = format!(
+            "#!/bin/sh\nfor sql; do :; done\ncase $sql in *osquery_info*)\n\
+             printf '[\\n  {{\"version\":\"5.10.2\"}}\\n]\\n'; exit;;\nesac\n{body}\n"
+        );
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let config = OsqueryConfig { program, timeout: Duration::from_secs(20), max_bytes: 1 << 16 };
+        (dir, config)
+    }
+
+    async fn ask(config: OsqueryConfig, query: &str) -> Answer {
+        let spec = TableSpec { query: query.to_owned(), ..TableSpec::undeclared("crontab") };
+        let (sender, mut receiver) = mpsc::channel(4);
+        OsqueryCollector::new(config).collect("localhost", &[spec], sender).await;
+        let answer = receiver.recv().await.unwrap();
+        assert!(receiver.recv().await.is_none());
+        answer
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_handed_over_as_it_is() {
+        let (_dir, config) =
+            fake(r#"printf '[\n  {"sql":"%s","home":"%s","path":"\377"}\n]\n' "$sql" "$HOME""#);
+        let answer = ask(config, "SELECT 1").await;
+        assert_eq!((answer.status, answer.error.as_str()), (Status::Ok, ""));
+        assert_eq!(answer.json, b"[\n  {\"sql\":\" SELECT 1\",\"home\":\"/\",\"path\":\"\xff\"}\n]\n");
+        assert_eq!(answer.osquery_version.as_deref(), Some("5.10.2"));
+        assert!(answer.uid.is_some());
+    }
+
+    #[tokio::test]
+    async fn errors_are_told_apart() {
+        let (_dir, config) =
+            fake("echo warning >&2; echo 'Error: no such table: crontab' >&2; echo >&2; exit 1");
+        let answer = ask(config, "SELECT 1").await;
+        assert_eq!(
+            (answer.status, answer.error.as_str()),
+            (Status::NotSupported, "Error: no such table: crontab")
+        );
+        let (_dir, config) = fake("echo 'Error: near syntax' >&2; exit 1");
+        assert_eq!(ask(config, "SELECT 1").await.status, Status::Error);
+        let (_dir, config) = fake("echo garbage; exit 3");
+        let answer = ask(config, "SELECT 1").await;
+        assert_eq!((answer.status, answer.error.contains("exit status: 3")), (Status::Error, true));
+        let (_dir, config) = fake("exit 0");
+        assert_eq!(ask(config, "").await.status, Status::NotSupported);
+        let config =
+            OsqueryConfig { program: PathBuf::from("/no/such/osqueryi"), ..OsqueryConfig::default() };
+        let answer = ask(config, "SELECT 1").await;
+        assert_eq!((answer.status, answer.error.starts_with("cannot start")), (Status::Error, true));
+    }
+
+    #[tokio::test]
+    async fn a_query_that_hangs_is_killed_with_its_children() {
+        let (dir, config) = fake("sleep 600 & echo $! > ${0%/*}/child; wait");
+        let config = OsqueryConfig { timeout: Duration::from_millis(1500), ..config };
+        let answer = ask(config, "SELECT 1").await;
+        assert_eq!(answer.status, Status::Timeout);
+        let child = fs::read_to_string(dir.path().join("child")).unwrap();
+        let is_alive = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+            !stat.is_empty() && !stat.contains(") Z") && !stat.contains(") X")
+        };
+        // The signal is sent, but the kernel may take a moment to act on it.
+        let patience = std::time::Instant::now() + Duration::from_secs(20);
+        while is_alive() {
+            assert!(std::time::Instant::now() < patience, "{child} is still there");
+            std::thread::yield_now();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_cut_off() {
+        let (_dir, config) = fake("trap '' PIPE; yes 2>/dev/null; sleep 600");
+        let answer = ask(config, "SELECT 1").await;
+        assert_eq!((answer.status, answer.json.len()), (Status::Truncated, 1 << 16));
+        let (_dir, config) =
+            fake("head -c 10000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 'the end' >&2; echo '[]'");
+        let answer = ask(config, "SELECT 1").await;
+        assert_eq!((answer.status, answer.error.as_str()), (Status::Ok, "the end"));
+    }
+}

@@ -1,0 +1,172 @@
+//! Settings from file and environment. The only room that reads the environment.
+//!
+//! Precedence: flag, then environment variable, then file, then default.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// The file that is read when it is there and no other is named.
+pub const DEFAULT_FILE: &str = "diffy.toml";
+/// The store when nobody names one.
+pub const DEFAULT_STORE: &str = "./diffy-store";
+/// Memory that sorts and queries may hold, in bytes, when nobody says.
+pub const DEFAULT_MEMORY: u64 = 512 << 20;
+
+/// `diffy.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// The store.
+    pub store: Option<String>,
+    /// The fleet.
+    pub fleet: Option<String>,
+    /// Directory of further table schemas.
+    pub schemas: Option<PathBuf>,
+    /// Directory of further saved queries.
+    pub sql: Option<PathBuf>,
+    /// Memory that sorts and queries may hold, in MiB.
+    pub memory_limit_mib: Option<u64>,
+}
+
+/// What flags say; `None` where they say nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--store`.
+    pub store: Option<String>,
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--schemas`.
+    pub schemas: Option<PathBuf>,
+    /// `--sql`.
+    pub sql: Option<PathBuf>,
+    /// `--memory-limit`, in MiB.
+    pub memory_limit_mib: Option<u64>,
+}
+
+/// What holds, all sources together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The store.
+    pub store: String,
+    /// The fleet, where environment or file name one.
+    pub fleet: Option<String>,
+    /// Directory of further table schemas.
+    pub schemas: Option<PathBuf>,
+    /// Directory of further saved queries.
+    pub sql: Option<PathBuf>,
+    /// Memory that sorts and queries may hold, in bytes.
+    pub memory_limit_bytes: usize,
+    /// Columns of the terminal, where the environment says so.
+    pub columns: Option<usize>,
+    /// Whether the environment forbids colour.
+    pub no_color: bool,
+    /// User and machine, for the manifest.
+    pub who: String,
+    /// Where the prompt keeps its history.
+    pub history: Option<PathBuf>,
+    /// Directories that programs are looked for in.
+    pub path: Vec<PathBuf>,
+    /// Log filter, `DIFFY_LOG`.
+    pub log: Option<String>,
+}
+
+/// A variable that is set and not empty.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl Settings {
+    /// Reads file and environment and puts the flags over them.
+    ///
+    /// # Errors
+    /// The file is named and cannot be read, or says what cannot be; a variable has no usable value.
+    pub fn load(flags: Flags) -> Result<Self> {
+        let file =
+            read_file(flags.config.or_else(|| variable("DIFFY_CONFIG").map(PathBuf::from)).as_deref())?;
+        let memory_mib = match variable("DIFFY_MEMORY_LIMIT") {
+            _ if flags.memory_limit_mib.is_some() => flags.memory_limit_mib,
+            Some(text) => Some(text.parse().map_err(|source| {
+                Error::config(format!("DIFFY_MEMORY_LIMIT `{text}` is no number of MiB")).source(source)
+            })?),
+            None => file.memory_limit_mib,
+        };
+        let memory = memory_mib.map_or(DEFAULT_MEMORY, |mib| mib.saturating_mul(1 << 20));
+        Ok(Self {
+            store: flags
+                .store
+                .or_else(|| variable("DIFFY_STORE"))
+                .or(file.store)
+                .unwrap_or_else(|| DEFAULT_STORE.to_owned()),
+            fleet: variable("DIFFY_FLEET").or(file.fleet),
+            schemas: flags.schemas.or_else(|| variable("DIFFY_SCHEMAS").map(PathBuf::from)).or(file.schemas),
+            sql: flags.sql.or_else(|| variable("DIFFY_SQL").map(PathBuf::from)).or(file.sql),
+            memory_limit_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
+            columns: variable("COLUMNS").and_then(|columns| columns.parse().ok()),
+            no_color: variable("NO_COLOR").is_some(),
+            who: who(),
+            history: history(),
+            path: variable("PATH").iter().flat_map(std::env::split_paths).collect(),
+            log: variable("DIFFY_LOG"),
+        })
+    }
+}
+
+fn read_file(named: Option<&Path>) -> Result<File> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(File::default());
+        }
+        Err(source) => {
+            return Err(Error::config(format!("cannot read `{}`", path.display()))
+                .source(source)
+                .hint("`--config` names the configuration file"));
+        }
+    };
+    toml::from_str(&text).map_err(|source| {
+        Error::config(format!("`{}` is no configuration of Diffy", path.display())).source(source)
+    })
+}
+
+fn who() -> String {
+    let user = variable("SUDO_USER").or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{}@{host}", user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw())))
+}
+
+fn history() -> Option<PathBuf> {
+    let state = variable("XDG_STATE_HOME").map(PathBuf::from);
+    let state = state.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state")))?;
+    Some(state.join("diffy").join("history"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, "stroe = \"x\"\n").unwrap();
+        let error = read_file(Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("stroe") && error.contains("c.toml"), "{error}");
+    }
+
+    #[test]
+    fn a_named_file_must_be_there() {
+        assert!(read_file(Some(Path::new("/nonexistent/diffy.toml"))).is_err());
+    }
+
+    #[test]
+    fn flags_win() {
+        let flags = Flags { store: Some("/x".to_owned()), memory_limit_mib: Some(64), ..Flags::default() };
+        let settings = Settings::load(flags).unwrap();
+        assert_eq!((settings.store.as_str(), settings.memory_limit_bytes), ("/x", 64 << 20));
+    }
+}

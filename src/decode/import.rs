@@ -1,0 +1,528 @@
+//! Files that exist already, handed on as the rows and answers of hosts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+
+use super::replay::replay;
+use super::split::{Split, TableSplit};
+use super::walk::{Found, HostFiles, walk};
+use super::{Chunk, Limits, PROBLEMS_KEPT, Problem, input, split_host, split_rows};
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::model::Status;
+
+/// What files can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportFormat {
+    /// `osqueryi --json`: `HOST/TABLE.json`, or one object of tables for each host.
+    Osqueryi,
+    /// Results and snapshot logs of osqueryd.
+    Osqueryd,
+}
+
+/// How to import.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// What the files are; told from their content where nothing is said.
+    pub format: Option<ImportFormat>,
+    /// Tables of query names, before all guessing.
+    pub map: BTreeMap<String, String>,
+    /// The host of files that name none; else it is the name of their directory.
+    pub host: Option<String>,
+    /// How much is taken at once.
+    pub limits: Limits,
+    /// Log entries after this time do not count.
+    pub at: Option<DateTime<Utc>>,
+}
+
+/// Takes what an import finds: each host first, then its rows, then one answer for each of its tables.
+pub trait ImportSink {
+    /// A host, also one without any table.
+    fn host(&mut self, host: &str) -> Result<()>;
+
+    /// Rows of a table.
+    fn rows(&mut self, host: &str, table: &str, chunk: Chunk) -> Result<()>;
+
+    /// The end of a table of a host; all its rows came before.
+    fn answered(&mut self, answer: ImportAnswer) -> Result<()>;
+}
+
+/// What a host answered for a table, as far as the files say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportAnswer {
+    /// The host.
+    pub host: String,
+    /// The table.
+    pub table: String,
+    /// How the files say it ended.
+    pub status: Status,
+    /// Rows handed on.
+    pub rows: u64,
+    /// Bytes that held them.
+    pub bytes: u64,
+    /// What went wrong, in one line; empty when nothing did.
+    pub error: String,
+    /// When the rows were collected, where the files say it.
+    pub time: Option<DateTime<Utc>>,
+    /// The agent's version, where the files say it.
+    pub osquery_version: Option<String>,
+}
+
+/// What an import found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImportReport {
+    /// Hosts, those without any table too.
+    pub hosts: u64,
+    /// Files read.
+    pub files: u64,
+    /// Rows handed on.
+    pub rows: u64,
+    /// Bytes read, after unpacking.
+    pub bytes: u64,
+    /// The first 100 problems.
+    pub problems: Vec<Problem>,
+    /// All problems.
+    pub problems_total: u64,
+    /// Files and directories that were not read, each with the reason.
+    pub skipped: Vec<String>,
+    /// Log entries that newer ones replace.
+    pub superseded: u64,
+    /// Log entries after the time asked for.
+    pub later: u64,
+    /// Lines of logs in which the agent speaks about itself.
+    pub status_lines: u64,
+}
+
+impl ImportReport {
+    pub(super) fn absorb(&mut self, kept: Vec<Problem>, total: u64) {
+        self.problems_total += total;
+        let room = PROBLEMS_KEPT.saturating_sub(self.problems.len());
+        self.problems.extend(kept.into_iter().take(room));
+    }
+}
+
+/// Imports files and directories.
+///
+/// # Errors
+/// A path cannot be read or is nothing known, two paths are the same host (both named, before anything is handed on),
+/// or the sink fails. What is wrong inside of files is in the report and in the answers.
+pub fn import(
+    paths: &[PathBuf],
+    options: &ImportOptions,
+    catalog: &Catalog,
+    sink: &mut dyn ImportSink,
+) -> Result<ImportReport> {
+    let Found { hosts, logs, skipped } = walk(paths, options, catalog)?;
+    let mut report = ImportReport { skipped, ..ImportReport::default() };
+    let mut importer = Importer { options, catalog, sink, report: &mut report };
+    for (host, files) in &hosts {
+        importer.host(host, files)?;
+    }
+    if !logs.is_empty() {
+        replay(&logs, (options, catalog), &hosts, (sink, &mut report))?;
+    }
+    Ok(report)
+}
+
+struct Importer<'a> {
+    options: &'a ImportOptions,
+    catalog: &'a Catalog,
+    sink: &'a mut dyn ImportSink,
+    report: &'a mut ImportReport,
+}
+
+impl Importer<'_> {
+    fn host(&mut self, host: &str, files: &HostFiles) -> Result<()> {
+        self.report.hosts += 1;
+        self.sink.host(host)?;
+        if let Some(path) = &files.object {
+            self.object(host, path)?;
+        }
+        for (table, path) in &files.tables {
+            self.table(host, table, path)?;
+        }
+        Ok(())
+    }
+
+    /// One file of one table.
+    fn table(&mut self, host: &str, table: &str, path: &Path) -> Result<()> {
+        let name = path.display().to_string();
+        let mut reader = match input::open(path) {
+            Ok(reader) => reader,
+            Err(error) => {
+                let split = Split { complete: true, ..Split::default() };
+                let answer = ImportAnswer { error: error.to_string(), ..answer(host, table, &split) };
+                self.report.problem(&name, || error.to_string());
+                return self.sink.answered(ImportAnswer { status: Status::Error, ..answer });
+            }
+        };
+        let sink = &mut *self.sink;
+        let split = split_rows(&mut *reader, &name, &self.options.limits, &mut |chunk| {
+            sink.rows(host, table, chunk)
+        })?;
+        self.sink.answered(answer(host, table, &split))?;
+        if split.arrays > 1 {
+            self.report.problem(&name, || {
+                format!("{} arrays in one file; all of them are read as `{table}`", split.arrays)
+            });
+        }
+        self.count(split);
+        Ok(())
+    }
+
+    /// One file with all tables of a host.
+    fn object(&mut self, host: &str, path: &Path) -> Result<()> {
+        let name = path.display().to_string();
+        let mut reader = input::open(path)?;
+        let (sink, options, catalog) = (&mut *self.sink, self.options, self.catalog);
+        let table_of = |key: &str| super::names::mapped_table(key, &options.map, catalog);
+        let (split, tables) = split_host(&mut *reader, &name, &options.limits, &mut |key, chunk| {
+            sink.rows(host, &table_of(key), chunk)
+        })?;
+        let mut answers: BTreeMap<String, ImportAnswer> = BTreeMap::new();
+        for part in tables {
+            let table = table_of(&part.table);
+            let answer = answer_of_part(host, &table, &part);
+            match answers.get_mut(&table) {
+                None => drop(answers.insert(table, answer)),
+                Some(first) => {
+                    self.report
+                        .problem(&name, || format!("`{table}` is there twice; the rows of both are here"));
+                    first.join(answer);
+                }
+            }
+        }
+        for answer in answers.into_values() {
+            self.sink.answered(answer)?;
+        }
+        self.count(split);
+        Ok(())
+    }
+
+    fn count(&mut self, split: Split) {
+        self.report.files += 1;
+        self.report.rows += split.rows;
+        self.report.bytes += split.bytes;
+        self.report.absorb(split.problems, split.problems_total);
+    }
+}
+
+impl ImportAnswer {
+    /// Adds another answer for the same table; the worse status counts.
+    pub(super) fn join(&mut self, other: Self) {
+        let rank = |status| match status {
+            Status::Empty => 0,
+            Status::Ok => 1,
+            Status::Truncated => 2,
+            _ => 3,
+        };
+        if rank(other.status) > rank(self.status) {
+            self.status = other.status;
+        }
+        if self.error.is_empty() {
+            self.error = other.error;
+        }
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.time = self.time.max(other.time);
+        self.osquery_version = self.osquery_version.take().or(other.osquery_version);
+    }
+}
+
+fn answer(host: &str, table: &str, split: &Split) -> ImportAnswer {
+    let first = split.problems.first().map(ToString::to_string).unwrap_or_default();
+    let nothing = split.rows == 0 && split.arrays == 0;
+    let (status, error) = match split {
+        Split { complete: false, .. } => (Status::Truncated, first),
+        _ if nothing && first.is_empty() => (Status::Error, "empty file".to_owned()),
+        _ if nothing || (split.rows == 0 && split.skipped > 0) => (Status::Error, first),
+        _ if split.skipped > 0 => {
+            (Status::Truncated, format!("{} rows could not be read; the first: {first}", split.skipped))
+        }
+        Split { rows: 0, .. } => (Status::Empty, first),
+        _ => (Status::Ok, first),
+    };
+    ImportAnswer {
+        host: host.to_owned(),
+        table: table.to_owned(),
+        status,
+        rows: split.rows,
+        bytes: split.bytes,
+        error,
+        time: None,
+        osquery_version: None,
+    }
+}
+
+fn answer_of_part(host: &str, table: &str, part: &TableSplit) -> ImportAnswer {
+    let split = Split {
+        rows: part.rows,
+        skipped: part.skipped,
+        bytes: part.bytes,
+        arrays: u64::from(part.error.is_empty()),
+        complete: part.complete,
+        ..Split::default()
+    };
+    let answer = answer(host, table, &split);
+    if part.error.is_empty() { answer } else { ImportAnswer { error: part.error.clone(), ..answer } }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Seen(Vec<String>);
+
+    impl ImportSink for Seen {
+        fn host(&mut self, host: &str) -> Result<()> {
+            self.0.push(host.to_owned());
+            Ok(())
+        }
+
+        fn rows(&mut self, host: &str, table: &str, chunk: Chunk) -> Result<()> {
+            self.0.push(format!("{host}/{table} {}", chunk.json.replace(char::is_whitespace, "")));
+            Ok(())
+        }
+
+        fn answered(&mut self, answer: ImportAnswer) -> Result<()> {
+            let ImportAnswer { host, table, status, rows, error, .. } = answer;
+            let error = error.rsplit('/').next().unwrap_or_default();
+            self.0.push(format!("{host}/{table} {status} {rows} {error}").trim_end().to_owned());
+            Ok(())
+        }
+    }
+
+    fn run(root: &Path, paths: &[&str], options: &ImportOptions) -> Result<(Vec<String>, ImportReport)> {
+        let mut seen = Seen::default();
+        let paths: Vec<PathBuf> = paths.iter().map(|path| root.join(path)).collect();
+        let report = import(&paths, options, &Catalog::builtin()?, &mut seen)?;
+        Ok((seen.0, report))
+    }
+
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    fn check(files: &[(&str, &str)], paths: &[&str], expect: &[&str]) -> ImportReport {
+        let dir = tree(files);
+        let (seen, report) = run(dir.path(), paths, &ImportOptions::default()).unwrap();
+        assert_eq!(seen, expect, "{report:#?}");
+        report
+    }
+
+    #[test]
+    fn directories_of_hosts() {
+        let report = check(
+            &[
+                ("f/web-1/a.json", r#"[{"x":"1"}]"#),
+                ("f/web-1/b.json", "[]"),
+                ("f/web-1/c.json", ""),
+                ("f/web-1/d.json", r#"[{"x":"1"},{"#),
+                ("f/web-1/e.json", "no such table: e"),
+                ("f/web-1/g.json", r#"[{"x":"1"},{"y"}]"#),
+                ("f/web-1/notes.txt", "hello"),
+                ("f/web-1/deep/x.json", "[]"),
+                ("f/web-2/.keep", ""),
+                ("f/_old/a.json", "[]"),
+                ("f/db-1.json", r#"{"a":[{"x":"2"}],"b":null}"#),
+            ],
+            &["f"],
+            &[
+                "db-1",
+                r#"db-1/a [{"x":"2"}]"#,
+                "db-1/a ok 1",
+                "db-1/b error 0 expected an array of rows",
+                "web-1",
+                r#"web-1/a [{"x":"1"}]"#,
+                "web-1/a ok 1",
+                "web-1/b empty 0",
+                "web-1/c error 0 empty file",
+                r#"web-1/d [{"x":"1"}]"#,
+                "web-1/d truncated 1 d.json:1:12: the input ends inside the row that starts here",
+                "web-1/e error 0 e.json:1:1: expected an array of rows, found `no such table: e`",
+                r#"web-1/g [{"x":"1"}]"#,
+                "web-1/g truncated 1 g.json:1:16: this row is no JSON and is skipped: expected `:`",
+                "web-2",
+            ],
+        );
+        let skipped = report.skipped.join("\n");
+        for part in ["notes.txt", "deep", ".keep", "_old"] {
+            assert!(skipped.contains(part), "{skipped}");
+        }
+        assert_eq!((report.hosts, report.rows), (3, 4));
+    }
+
+    #[test]
+    fn files_given_directly() {
+        check(
+            &[("web-1/a.json", r#"[{"x":"1"}]"#)],
+            &["web-1/a.json"],
+            &["web-1", r#"web-1/a [{"x":"1"}]"#, "web-1/a ok 1"],
+        );
+        check(
+            &[("web-1/a.json", r#"[{"x":"1"}]"#)],
+            &["web-1"],
+            &["web-1", r#"web-1/a [{"x":"1"}]"#, "web-1/a ok 1"],
+        );
+        let dir = tree(&[("x/a.json", "[]")]);
+        let options = ImportOptions { host: Some("db-9".to_owned()), ..ImportOptions::default() };
+        assert_eq!(run(dir.path(), &["x/a.json"], &options).unwrap().0, ["db-9", "db-9/a empty 0"]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_before_anything_is_read() {
+        let dir = tree(&[("p/web-1/a.json", "[]"), ("q/web-1/a.json", "[]"), ("x.txt", "hello")]);
+        let error =
+            |paths: &[&str]| run(dir.path(), paths, &ImportOptions::default()).unwrap_err().to_string();
+        let twice = error(&["p", "q"]);
+        assert!(twice.contains("p/web-1") && twice.contains("q/web-1"), "{twice}");
+        assert!(error(&["nowhere"]).contains("nowhere"));
+        assert!(error(&["x.txt"]).contains("x.txt"));
+    }
+
+    const HEAD: &str = r#""hostIdentifier":"h","epoch":0"#;
+
+    fn event(counter: u64, action: &str, x: &str) -> String {
+        let time = 100 + counter;
+        format!(
+            r#"{{"name":"q",{HEAD},"unixTime":{time},"counter":{counter},"columns":{{"x":"{x}"}},"action":"{action}"}}"#
+        )
+    }
+
+    fn check_log(lines: &[String], expect: &[&str]) -> ImportReport {
+        check(&[("osqueryd.results.log", &lines.join("\n"))], &["osqueryd.results.log"], expect)
+    }
+
+    #[test]
+    fn the_state_of_differentials_is_a_multiset() {
+        let lines = [
+            event(0, "added", "old"),
+            event(0, "added", "twice"),
+            event(0, "added", "twice"),
+            event(1, "removed", "twice"),
+            event(1, "removed", "old"),
+            event(2, "added", r"caf\\xC3\\xA9"),
+        ];
+        let report = check_log(&lines, &["h", r#"h/q [{"x":"twice"},{"x":"café"}]"#, "h/q ok 2"]);
+        assert_eq!(report.problems, []);
+    }
+
+    #[test]
+    fn a_new_initial_result_replaces_what_was() {
+        let mut second = event(0, "added", "new");
+        second = second.replace(r#""unixTime":100"#, r#""unixTime":900"#);
+        let lines = [event(0, "added", "old"), event(1, "added", "older"), second];
+        let report = check_log(&lines, &["h", r#"h/q [{"x":"new"}]"#, "h/q ok 1"]);
+        assert_eq!(report.superseded, 2);
+    }
+
+    #[test]
+    fn changes_without_their_initial_result_are_not_whole() {
+        check_log(
+            &[event(4, "added", "a"), event(5, "removed", "b")],
+            &[
+                "h",
+                r#"h/q [{"x":"a"}]"#,
+                "h/q truncated 1 the logs hold changes but not the initial result (counter 0) before them",
+            ],
+        );
+    }
+
+    #[test]
+    fn the_newest_snapshot_counts_and_bad_lines_are_reported() {
+        let snapshot = |time: u64, rows: &str| {
+            format!(r#"{{"snapshot":{rows},"action":"snapshot","name":"pack_p_q",{HEAD},"unixTime":{time}}}"#)
+        };
+        let lines = [
+            snapshot(5, r#"[{"x":"1"}]"#),
+            "I0105 10:00:00 glog".to_owned(),
+            snapshot(9, r#"[{"x":"2"},{"x":"3"}]"#),
+            snapshot(7, "[]"),
+            r#"{"severity":0,"message":"m"}"#.to_owned(),
+            r#"{"snapshot":["#.to_owned(),
+        ];
+        let report = check_log(&lines, &["h", r#"h/q [{"x":"2"},{"x":"3"}]"#, "h/q ok 2"]);
+        assert_eq!((report.superseded, report.status_lines, report.problems_total), (2, 1, 2));
+        let problems: Vec<_> = report.problems.iter().map(|problem| problem.line).collect();
+        assert_eq!(problems, [2, 6]);
+    }
+
+    #[test]
+    fn rotated_logs_come_in_the_order_of_time() {
+        let old = [event(0, "added", "a"), event(1, "added", "b")].join("\n");
+        let new = [event(2, "removed", "a")].join("\n");
+        let dir = tree(&[("log/osqueryd.results.log", &new)]);
+        let packed = zstd::encode_all(old.as_bytes(), 1).unwrap();
+        fs::write(dir.path().join("log/osqueryd.results.log.2.zst"), packed).unwrap();
+        let (seen, _) = run(dir.path(), &["log"], &ImportOptions::default()).unwrap();
+        assert_eq!(seen, ["h", r#"h/q [{"x":"b"}]"#, "h/q ok 1"]);
+    }
+
+    #[test]
+    fn entries_after_the_time_asked_for_do_not_count() {
+        let text = [event(0, "added", "a"), event(1, "removed", "a")].join("\n");
+        let dir = tree(&[("x.log", &text)]);
+        let options = ImportOptions { at: DateTime::from_timestamp(100, 0), ..ImportOptions::default() };
+        let (seen, report) = run(dir.path(), &["x.log"], &options).unwrap();
+        assert_eq!(seen, ["h", r#"h/q [{"x":"a"}]"#, "h/q ok 1"]);
+        assert_eq!(report.later, 1);
+    }
+
+    #[test]
+    fn rows_of_changes_that_are_none_make_the_answer_not_whole() {
+        let broken = event(1, "added", "b").replace(r#"{"x":"b"}"#, "5");
+        let report = check_log(
+            &[event(0, "added", "a"), broken],
+            &[
+                "h",
+                r#"h/q [{"x":"a"}]"#,
+                "h/q truncated 1 expected a row, found `5`: invalid type: integer `5`, expected an object",
+            ],
+        );
+        assert_eq!(report.problems_total, 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn arbitrary_files_never_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            text in r#"(\{"name":"q","hostname":"h","(snapshot|columns|diffResults)":(\[\{"a":"\\\\xC3"\},?\]|5|\{"added":\[\{\}\]\})(,"action":"(added|removed)")?\}\n?){0,5}"#,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("x.json"), &bytes).unwrap();
+            fs::write(dir.path().join("y.json"), &text).unwrap();
+            for format in [None, Some(ImportFormat::Osqueryi), Some(ImportFormat::Osqueryd)] {
+                let options = ImportOptions { format, ..ImportOptions::default() };
+                let _ = run(dir.path(), &["."], &options);
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_batch_result_is_an_answer() {
+        let lines = [
+            format!(
+                r#"{{"diffResults":{{"added":[{{"x":"1"}}],"removed":""}},"name":"q",{HEAD},"unixTime":1,"counter":0}}"#
+            ),
+            format!(
+                r#"{{"diffResults":{{"added":[],"removed":[{{"x":"1"}}]}},"name":"q",{HEAD},"unixTime":2,"counter":1}}"#
+            ),
+        ];
+        check_log(&lines, &["h", "h/q empty 0"]);
+    }
+}

@@ -1,0 +1,225 @@
+//! What one host has beside, instead of or less than the base state: a list of edits, honest and planted alike.
+
+use rand_chacha::ChaCha8Rng;
+
+use super::base::Base;
+use super::facts::{FIRST_EXTRA_PID, Facts};
+use super::row::{Cells, Pen, Row, cells};
+use super::shape::{self, File, Process, Unit};
+use super::truth::{Trace, TraceKind};
+
+/// One difference to the base state.
+#[derive(Debug, Clone)]
+pub(super) enum Edit {
+    /// A row more.
+    Add { table: &'static str, row: Cells },
+    /// Rows with these values are gone.
+    Remove { table: &'static str, matching: Cells },
+    /// Rows with these values have other values.
+    Change { table: &'static str, matching: Cells, set: Cells },
+}
+
+impl Edit {
+    fn table(&self) -> &'static str {
+        match self {
+            Self::Add { table, .. } | Self::Remove { table, .. } | Self::Change { table, .. } => table,
+        }
+    }
+}
+
+/// Whether the row has all of these values.
+pub(super) fn has(row: &Cells, matching: &Cells) -> bool {
+    matching.iter().all(|(column, value)| row.get(column) == Some(value))
+}
+
+/// Writes a base table with the edits that concern it.
+pub(super) fn write(table: &str, rows: &[Row], edits: &[Edit], pen: &mut Pen<'_>, whole: bool) {
+    let edits: Vec<&Edit> = edits.iter().filter(|edit| edit.table() == table).collect();
+    for row in rows {
+        if whole && !edits.iter().any(|edit| concerns(edit, &row.cells)) {
+            row.write(pen);
+        } else if let Some(cells) = edited(&row.cells, &edits) {
+            pen.cells(table, &cells);
+        }
+    }
+    for edit in edits {
+        if let Edit::Add { row, .. } = edit {
+            pen.cells(table, row);
+        }
+    }
+}
+
+fn concerns(edit: &Edit, row: &Cells) -> bool {
+    match edit {
+        Edit::Add { .. } => false,
+        Edit::Remove { matching, .. } | Edit::Change { matching, .. } => has(row, matching),
+    }
+}
+
+fn edited(row: &Cells, edits: &[&Edit]) -> Option<Cells> {
+    let mut row = row.clone();
+    for edit in edits.iter().filter(|edit| !matches!(edit, Edit::Add { .. })) {
+        match edit {
+            Edit::Remove { matching, .. } if has(&row, matching) => return None,
+            Edit::Change { matching, set, .. } if has(&row, matching) => row.extend(set.clone()),
+            _ => {}
+        }
+    }
+    Some(row)
+}
+
+/// Collects the edits of one host.
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    /// The base state, to find parents and versions in.
+    pub(super) base: &'a Base,
+    /// The host's own facts.
+    pub(super) facts: &'a Facts,
+    /// Chance, for this purpose on this host.
+    pub(super) rng: ChaCha8Rng,
+    edits: Vec<Edit>,
+    traces: Vec<Trace>,
+    next_pid: i64,
+}
+
+/// A process to be added: who and what; see [`Plan::process`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Program<'a> {
+    pub(super) name: &'a str,
+    pub(super) path: &'a str,
+    pub(super) cmdline: &'a str,
+    pub(super) uid: &'a str,
+    /// Base process id of the parent.
+    pub(super) parent: &'a str,
+    /// See [`Process::unit`].
+    pub(super) unit: &'a str,
+    pub(super) on_disk: bool,
+}
+
+impl<'a> Program<'a> {
+    /// A program of root that the init process started.
+    pub(super) fn new(name: &'a str, path: &'a str, cmdline: &'a str) -> Self {
+        Self { name, path, cmdline, uid: "0", parent: "1", unit: "", on_disk: true }
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// An empty plan; plans of one host that start at different `lane`s hand out different process ids.
+    pub(super) fn new(base: &'a Base, facts: &'a Facts, rng: ChaCha8Rng, lane: i64) -> Self {
+        let next_pid = FIRST_EXTRA_PID + lane * 20;
+        Self { base, facts, rng, edits: Vec::new(), traces: Vec::new(), next_pid }
+    }
+
+    /// The edits and the traces of what was planted.
+    pub(super) fn finish(self) -> (Vec<Edit>, Vec<Trace>) {
+        (self.edits, self.traces)
+    }
+
+    /// Adds a row.
+    pub(super) fn add(&mut self, table: &'static str, row: Cells) {
+        self.edits.push(Edit::Add { table, row });
+    }
+
+    /// Changes rows.
+    pub(super) fn change<const N: usize, const M: usize>(
+        &mut self,
+        table: &'static str,
+        matching: [(&str, &str); N],
+        set: [(&str, &str); M],
+    ) {
+        self.edits.push(Edit::Change { table, matching: cells(matching), set: cells(set) });
+    }
+
+    /// Adds a row that is a trace of a compromise, recognised by these columns.
+    pub(super) fn plant(&mut self, table: &'static str, row: Cells, columns: &[&str]) {
+        self.trace(TraceKind::Present, table, &row, columns);
+        self.add(table, row);
+    }
+
+    /// Changes rows; what they are afterwards is a trace.
+    pub(super) fn plant_change<const N: usize, const M: usize>(
+        &mut self,
+        table: &'static str,
+        matching: [(&str, &str); N],
+        set: [(&str, &str); M],
+    ) {
+        let values = cells(matching).into_iter().chain(cells(set)).collect();
+        self.traces.push(Trace { table, kind: TraceKind::Present, values });
+        self.change(table, matching, set);
+    }
+
+    /// Takes rows away; that they are missing is a trace.
+    pub(super) fn plant_missing<const N: usize>(&mut self, table: &'static str, matching: [(&str, &str); N]) {
+        let matching = cells(matching);
+        self.traces.push(Trace { table, kind: TraceKind::Missing, values: matching.clone() });
+        self.edits.push(Edit::Remove { table, matching });
+    }
+
+    /// Takes away the environment of a process that is gone: it follows from the process, so it is no trace of its own.
+    pub(super) fn withdraw_envs_of(&mut self, name: &str) {
+        self.edits.push(Edit::Remove { table: "process_envs", matching: cells([("name", name)]) });
+    }
+
+    fn trace(&mut self, kind: TraceKind, table: &'static str, row: &Cells, columns: &[&str]) {
+        let known = columns.iter().filter_map(|column| row.get_key_value(*column));
+        let values = known.map(|(column, value)| (column.clone(), value.clone())).collect();
+        self.traces.push(Trace { table, kind, values });
+    }
+
+    /// The base process id of the first process of that name; that of init when there is none.
+    pub(super) fn pid_of(&self, name: &str) -> String {
+        let process = self.base.find("processes", "name", name);
+        process.and_then(|row| row.get("pid")).cloned().unwrap_or_else(|| "1".to_owned())
+    }
+
+    /// A process with a process id of its own; not added yet, so that rows that it owns can be made from it.
+    pub(super) fn process(&mut self, program: &Program<'_>) -> Cells {
+        let pid = self.next_pid.to_string();
+        self.next_pid += 1;
+        let row = shape::process(&Process {
+            pid: &pid,
+            parent: program.parent,
+            uid: program.uid,
+            gid: program.uid,
+            name: program.name,
+            path: program.path,
+            cmdline: program.cmdline,
+            unit: program.unit,
+            on_disk: program.on_disk,
+        });
+        let parent =
+            self.base.find("processes", "pid", program.parent).or_else(|| self.added(program.parent));
+        shape::with_parent(row, parent)
+    }
+
+    fn added(&self, pid: &str) -> Option<&Cells> {
+        self.edits.iter().find_map(|edit| match edit {
+            Edit::Add { table: "processes", row } if row["pid"] == pid => Some(row),
+            _ => None,
+        })
+    }
+
+    /// A file with its hash; `content` decides size and hash.
+    pub(super) fn plant_file(&mut self, file: &File<'_>) {
+        self.plant("file", shape::file(file), &["path"]);
+        self.plant("hash", shape::hash(file), &["path", "sha256"]);
+    }
+
+    /// Other content in a file of the base state.
+    pub(super) fn plant_content(&mut self, path: &str, content: &str) {
+        let changed = File::new(path, "", content);
+        let (file, hash) = (shape::file(&changed), shape::hash(&changed));
+        self.plant_change("file", [("path", path)], [("size", &file["size"]), ("mtime", &file["mtime"])]);
+        self.plant_change(
+            "hash",
+            [("path", path)],
+            [("md5", &hash["md5"]), ("sha1", &hash["sha1"]), ("sha256", &hash["sha256"])],
+        );
+    }
+
+    /// A systemd unit, in both tables that show it.
+    pub(super) fn plant_unit(&mut self, unit: &Unit<'_>) {
+        self.plant("systemd_units", shape::unit(unit), &["id", "fragment_path"]);
+        self.plant("startup_items", shape::startup(unit), &["name", "path"]);
+    }
+}
