@@ -10,7 +10,7 @@ mod explain;
 mod functions;
 mod library;
 mod shapes;
-mod sort;
+pub mod sort;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -34,7 +34,6 @@ use object_store::ObjectStore;
 
 pub use self::explain::explain_error;
 use self::library::{Library, Scope, Shelves};
-pub use self::sort::{DEFAULT_BATCH_ROWS, SortConfig, sort_stream};
 use crate::catalog::{BoundQuery, Catalog, ParamValue};
 use crate::error::{Error, Result};
 use crate::store::Manifest;
