@@ -9,9 +9,10 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::common::ScalarValue;
-use object_store::ObjectStoreExt;
+use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
 use roaring::RoaringBitmap;
 
@@ -45,13 +46,17 @@ description = "Another number."
 "#;
 
 struct Fixture {
-    store: Arc<InMemory>,
+    store: Arc<dyn ObjectStore>,
     manifests: Vec<Manifest>,
 }
 
 impl Fixture {
     fn new() -> Self {
-        Self { store: Arc::new(InMemory::new()), manifests: Vec::new() }
+        Self::over(Arc::new(InMemory::new()))
+    }
+
+    fn over(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store, manifests: Vec::new() }
     }
 
     /// Adds an empty snapshot of `fleet`, taken on day `day` of 2026.
@@ -160,7 +165,7 @@ impl Fixture {
 
     fn engine_over(&self, catalog: &Catalog) -> Engine {
         let config = EngineConfig { memory_limit_bytes: 64 << 20, threads: 2, spill_dir: None };
-        Engine::new(Arc::clone(&self.store) as _, Arc::new(self.manifests.clone()), catalog, &config).unwrap()
+        Engine::new(Arc::clone(&self.store), Arc::new(self.manifests.clone()), catalog, &config).unwrap()
     }
 }
 
@@ -175,7 +180,10 @@ async fn ask(engine: &Engine, sql: &str) -> String {
 
 /// Two snapshots of fleet `web` and one of `db one`.
 async fn fleets() -> Fixture {
-    let mut fixture = Fixture::new();
+    fill(Fixture::new()).await
+}
+
+async fn fill(mut fixture: Fixture) -> Fixture {
     fixture.snapshot("web", 1);
     fixture.crontab(&["old", "old"], Some(("tz", "UTC"))).await;
     fixture.snapshot("web", 3);
@@ -422,4 +430,26 @@ async fn a_column_that_is_text_in_a_file_is_text() {
     fixture.crontab(&["odd"], Some(("size", "many"))).await;
     let text = ask(&fixture.engine(), "select command, size from crontab order by size").await;
     assert!(text.contains("| odd     | many |") && text.contains("| old     |      |"), "{text}");
+}
+
+#[tokio::test]
+async fn a_directory_is_read_as_well_as_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
+    let engine = fill(Fixture::over(Arc::new(store))).await.engine();
+    let text = ask(&engine, "select command, fleet from crontab where fleet = 'db one'").await;
+    assert!(text.contains("| db      | db one |"), "{text}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_and_a_path_that_leaves_the_store_are_errors() {
+    let mut fixture = fleets().await;
+    fixture.manifests[0].files[0].path = "rows/gone.parquet".to_owned();
+    let error = fixture.engine().collect("select command from crontab", Vec::new()).await.unwrap_err();
+    assert!(error.to_string().contains("gone.parquet"), "{error}");
+    fixture.manifests[0].files[0].path = "../gone.parquet".to_owned();
+    let config = EngineConfig { memory_limit_bytes: 0, threads: 0, spill_dir: None };
+    let manifests = Arc::new(fixture.manifests.clone());
+    let error = Engine::new(fixture.store, manifests, &Catalog::builtin().unwrap(), &config).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data, "{error}");
 }
