@@ -177,6 +177,10 @@ impl<'a> Plan<'a> {
     pub(super) fn process(&mut self, program: &Program<'_>) -> Cells {
         let pid = self.next_pid.to_string();
         self.next_pid += 1;
+        let parent =
+            self.base.find("processes", "pid", program.parent).or_else(|| self.added(program.parent));
+        let parent = parent.cloned();
+        let group = self.control_group(program, parent.as_ref());
         let row = shape::process(&Process {
             pid: &pid,
             parent: program.parent,
@@ -185,12 +189,26 @@ impl<'a> Plan<'a> {
             name: program.name,
             path: program.path,
             cmdline: program.cmdline,
-            unit: program.unit,
+            unit: &group,
             on_disk: program.on_disk,
         });
-        let parent =
-            self.base.find("processes", "pid", program.parent).or_else(|| self.added(program.parent));
-        shape::with_parent(row, parent)
+        shape::with_parent(row, parent.as_ref())
+    }
+
+    /// Children are in their parent's group; what init adopted stays in the group that it was started from.
+    fn control_group(&mut self, program: &Program<'_>, parent: Option<&Cells>) -> String {
+        if !program.unit.is_empty() {
+            return program.unit.to_owned();
+        }
+        if program.parent != "1" {
+            return parent.and_then(|row| row.get("cgroup_path")).cloned().unwrap_or_default();
+        }
+        match self.rng.random_range(0..4) {
+            0 => "cron.service".to_owned(),
+            1 => "ssh.service".to_owned(),
+            2 => "php8.2-fpm.service".to_owned(),
+            _ => format!("/user.slice/user-1000.slice/session-{}.scope", self.rng.random_range(3..4_000)),
+        }
     }
 
     fn added(&self, pid: &str) -> Option<&Cells> {
