@@ -22,7 +22,6 @@ const WHOLE: &[(&str, &str)] = &[
     ("suid_bin", include_str!("bundled/suid_bin.tsv")),
     ("system_info", include_str!("bundled/system_info.tsv")),
     ("uptime", include_str!("bundled/uptime.tsv")),
-    ("user_groups", include_str!("bundled/user_groups.tsv")),
 ];
 
 /// All tables of the sample.
@@ -39,6 +38,7 @@ pub(super) fn tables() -> Tables {
     put("mounts", each("mounts", mount));
     put("users", each("users", user));
     put("groups", each("groups", group));
+    put("user_groups", user_groups());
     put("shell_history", each("shell_history", |row| command(&row)));
     put("deb_packages", each("deb_packages", deb_package));
     put("hash", each("files", |row| shape::hash(&packaged(&row["path"], &row["mode"]))));
@@ -68,6 +68,7 @@ fn text_of(name: &str) -> &'static str {
         "processes" => include_str!("bundled/processes.tsv"),
         "shell_history" => include_str!("bundled/shell_history.tsv"),
         "systemd_units" => include_str!("bundled/systemd_units.tsv"),
+        "user_groups" => include_str!("bundled/user_groups.tsv"),
         "users" => include_str!("bundled/users.tsv"),
         _ => "",
     }
@@ -162,6 +163,18 @@ fn group(row: Cells) -> Cells {
     cells([("gid", &row["gid"]), ("gid_signed", &row["gid"]), ("groupname", &row["groupname"])])
 }
 
+fn user_groups() -> Vec<Cells> {
+    let (users, groups) = (parse(text_of("users")), parse(text_of("groups")));
+    let name = |rows: &[Cells], id: &str, column: &str, value: &str| {
+        rows.iter().find(|row| row[id] == value).map(|row| row[column].clone()).unwrap_or_default()
+    };
+    each("user_groups", |row| {
+        let username = name(&users, "uid", "username", &row["uid"]);
+        let groupname = name(&groups, "gid", "groupname", &row["gid"]);
+        shape::member(&row["uid"], &username, &row["gid"], &groupname)
+    })
+}
+
 fn command(row: &Cells) -> Cells {
     history(&row["uid"], &row["username"], &row["command"])
 }
@@ -225,7 +238,7 @@ mod tests {
     fn every_line_of_the_sample_is_a_row() {
         let names = ["cron_scripts", "deb_packages", "files", "groups", "kernel_modules", "listed_files"];
         let more = ["listening_ports", "mounts", "process_envs", "process_open_sockets", "processes"];
-        let last = ["shell_history", "systemd_units", "users"];
+        let last = ["shell_history", "systemd_units", "user_groups", "users"];
         let parts = names.iter().chain(&more).chain(&last).map(|name| (*name, text_of(name)));
         for (name, text) in parts.chain(WHOLE.iter().copied()) {
             assert!(text.lines().count() > 1, "{name}");

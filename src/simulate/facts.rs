@@ -74,16 +74,8 @@ impl Facts {
         let [third, fourth] = address(common.seed, index);
         let kernel = &common.kernels[usize::from(second_kernel)];
         let hex = |rng: &mut ChaCha8Rng, digits| seed::hex(rng, digits);
-        let uuid = format!(
-            "ec2{}-{}-4{}-a{}-{}",
-            hex(&mut rng, 5),
-            hex(&mut rng, 4),
-            hex(&mut rng, 3),
-            hex(&mut rng, 3),
-            hex(&mut rng, 12)
-        );
-        let partuuid =
-            format!("{}-{}-4{}-9{}", hex(&mut rng, 8), hex(&mut rng, 4), hex(&mut rng, 3), hex(&mut rng, 3));
+        let uuid = uuid_of(&mut rng, "ec2");
+        let partuuid = uuid_of(&mut rng, "");
         let mac: [String; 4] = std::array::from_fn(|_| hex(&mut rng, 2));
         let ours = |rng: &mut ChaCha8Rng| format!("10.20.250.{}", rng.random_range(10..13));
         let values = vec![
@@ -131,6 +123,11 @@ impl Facts {
         let step = 7 + self.boot.rem_euclid(13);
         last + (self.days + 1) * 61 + (base - FIRST_EXTRA_PID).rem_euclid(1_000) * step
     }
+}
+
+fn uuid_of(rng: &mut ChaCha8Rng, prefix: &str) -> String {
+    let mut hex = |digits| seed::hex(rng, digits);
+    format!("{prefix}{}-{}-4{}-a{}-{}", hex(8 - prefix.len()), hex(4), hex(3), hex(3), hex(12))
 }
 
 /// The last two bytes of a private address, different for every host of a fleet.

@@ -316,7 +316,7 @@ fn contractor(plan: &mut Plan<'_>) {
     let home = format!("/home/{name}");
     plan.add("users", shape::user(&uid, &name, &home, "/bin/bash"));
     plan.add("groups", cells([("gid", &uid), ("gid_signed", &uid), ("groupname", &name)]));
-    plan.add("user_groups", cells([("uid", &uid), ("gid", &uid)]));
+    plan.add("user_groups", shape::member(&uid, &name, &uid, &name));
     let comment = format!("{name}@laptop");
     plan.add(
         "authorized_keys",

@@ -1,9 +1,10 @@
 //! What one host has beside, instead of or less than the base state: a list of edits, honest and planted alike.
 
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::base::Base;
-use super::facts::{FIRST_EXTRA_PID, Facts};
+use super::facts::{FIRST_EXTRA_PID, Facts, TODAY};
 use super::row::{Cells, Pen, Row, cells};
 use super::shape::{self, File, Process, Unit};
 use super::truth::{Trace, TraceKind};
@@ -176,6 +177,10 @@ impl<'a> Plan<'a> {
     pub(super) fn process(&mut self, program: &Program<'_>) -> Cells {
         let pid = self.next_pid.to_string();
         self.next_pid += 1;
+        let parent =
+            self.base.find("processes", "pid", program.parent).or_else(|| self.added(program.parent));
+        let parent = parent.cloned();
+        let group = self.control_group(program, parent.as_ref());
         let row = shape::process(&Process {
             pid: &pid,
             parent: program.parent,
@@ -184,12 +189,26 @@ impl<'a> Plan<'a> {
             name: program.name,
             path: program.path,
             cmdline: program.cmdline,
-            unit: program.unit,
+            unit: &group,
             on_disk: program.on_disk,
         });
-        let parent =
-            self.base.find("processes", "pid", program.parent).or_else(|| self.added(program.parent));
-        shape::with_parent(row, parent)
+        shape::with_parent(row, parent.as_ref())
+    }
+
+    /// Children are in their parent's group; what init adopted stays in the group that it was started from.
+    fn control_group(&mut self, program: &Program<'_>, parent: Option<&Cells>) -> String {
+        if !program.unit.is_empty() {
+            return program.unit.to_owned();
+        }
+        if program.parent != "1" {
+            return parent.and_then(|row| row.get("cgroup_path")).cloned().unwrap_or_default();
+        }
+        match self.rng.random_range(0..4) {
+            0 => "cron.service".to_owned(),
+            1 => "ssh.service".to_owned(),
+            2 => "php8.2-fpm.service".to_owned(),
+            _ => format!("/user.slice/user-1000.slice/session-{}.scope", self.rng.random_range(3..4_000)),
+        }
     }
 
     fn added(&self, pid: &str) -> Option<&Cells> {
@@ -199,17 +218,31 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// A file with its hash; `content` decides size and hash.
+    /// A file, as far as hosts are asked for it: its row, its hash, or only the directory that was made for it.
     pub(super) fn plant_file(&mut self, file: &File<'_>) {
-        self.plant("file", shape::file(file), &["path"]);
-        self.plant("hash", shape::hash(file), &["path", "sha256"]);
+        if shape::is_hashed(file.path) {
+            self.plant("hash", shape::hash(file), &["path", "sha256"]);
+        }
+        let directory = shape::split(file.path).0;
+        if shape::is_listed(file.path) {
+            self.plant("file", shape::file(file), &["path", "mode"]);
+        } else if shape::is_listed(directory) && self.base.find("file", "directory", directory).is_none() {
+            let mut row = shape::file(&File { path: directory, mode: "0755", ..*file });
+            row.insert("type".to_owned(), "directory".to_owned());
+            row.insert("size".to_owned(), "4096".to_owned());
+            self.plant("file", row, &["path", "type"]);
+        }
     }
 
     /// Other content in a file of the base state.
     pub(super) fn plant_content(&mut self, path: &str, content: &str) {
         let changed = File::new(path, "", content);
         let (file, hash) = (shape::file(&changed), shape::hash(&changed));
-        self.plant_change("file", [("path", path)], [("size", &file["size"]), ("mtime", &file["mtime"])]);
+        let ctime = (TODAY - self.rng.random_range(600..400_000)).to_string();
+        // Many intruders set the time of what they replace; the time of the change they cannot set.
+        let mtime = if self.rng.random_bool(0.5) { &ctime } else { &file["mtime"] };
+        let set = [("size", file["size"].as_str()), ("mtime", mtime), ("ctime", &ctime)];
+        self.plant_change("file", [("path", path)], set);
         self.plant_change(
             "hash",
             [("path", path)],

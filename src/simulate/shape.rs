@@ -153,7 +153,35 @@ impl<'a> File<'a> {
     }
 }
 
-fn split(path: &str) -> (&str, &str) {
+/// Directories whose files the query of `file` lists, not those below them.
+const LISTED: &[&str] = &[
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/usr/lib/x86_64-linux-gnu/security",
+    "/usr/lib/systemd/system",
+    "/tmp",
+    "/var/tmp",
+    "/dev/shm",
+];
+
+/// Whether a real host would show the path when asked for `file`.
+pub(super) fn is_listed(path: &str) -> bool {
+    let directory = split(path).0;
+    path.starts_with("/etc/") || directory.starts_with("/var/www/html") || LISTED.contains(&directory)
+}
+
+/// Whether a real host would show the path when asked for `hash`.
+pub(super) fn is_hashed(path: &str) -> bool {
+    let etc =
+        ["systemd/system/", "ld.so.", "pam.d/", "ssh/sshd_config", "sudoers", "cron", "rc.local", "profile"];
+    let in_etc = path.strip_prefix("/etc/").is_some_and(|rest| etc.iter().any(|part| rest.starts_with(part)));
+    in_etc || LISTED.contains(&split(path).0)
+}
+
+/// A path's directory and file name.
+pub(super) fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/')
         .map_or(("", path), |(directory, name)| (if directory.is_empty() { "/" } else { directory }, name))
 }
@@ -197,11 +225,10 @@ pub(super) fn hash(file: &File<'_>) -> Cells {
 
 /// A `cron_scripts` row.
 pub(super) fn cron_script(file: &File<'_>) -> Cells {
-    let (directory, filename) = split(file.path);
+    let schedule = split(file.path).0.trim_start_matches("/etc/cron.");
     cells([
         ("path", file.path),
-        ("directory", directory),
-        ("filename", filename),
+        ("schedule", schedule),
         ("uid", file.uid),
         ("gid", file.gid),
         ("mode", file.mode),
@@ -310,4 +337,9 @@ pub(super) fn cron(when: [&str; 5], command: &str, path: &str) -> Cells {
         ("command", command),
         ("path", path),
     ])
+}
+
+/// A `user_groups` row.
+pub(super) fn member(uid: &str, username: &str, gid: &str, groupname: &str) -> Cells {
+    cells([("uid", uid), ("username", username), ("gid", gid), ("groupname", groupname)])
 }

@@ -6,7 +6,7 @@ use super::super::plan::Plan;
 use super::super::row::cells;
 use super::super::seed::{self, pick};
 use super::super::shape::{self, File};
-use super::{Scenario, hiding_place};
+use super::Scenario;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -97,18 +97,17 @@ fn sudoers_rule(plan: &mut Plan<'_>) {
 
 fn suid_shell(plan: &mut Plan<'_>) {
     let name = seed::letters(&mut plan.rng, 5);
-    let path = match plan.rng.random_range(0..3) {
-        0 => format!("/usr/bin/{name}"),
-        1 => format!("/usr/local/bin/{name}"),
-        _ => format!("{}/{name}", hiding_place(&mut plan.rng)),
-    };
+    // Where the table looks.
+    let directory =
+        pick(&mut plan.rng, &["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/tmp"]);
+    let path = format!("{directory}/{}{name}", if directory == "/tmp" { "." } else { "" });
     let row = cells([("path", &path), ("username", "root"), ("groupname", "root"), ("permissions", "S")]);
     plan.plant("suid_bin", row, &["path", "permissions"]);
     // A copy: the content is that of the shell itself.
     let shell = pick(&mut plan.rng, &["/usr/bin/bash", "/usr/bin/dash"]);
     let copy = File::new(&path, "4755", shell);
     plan.plant("file", shape::file(&copy), &["path", "mode"]);
-    plan.plant("hash", shape::hash(&copy), &["path"]);
+    plan.plant("hash", shape::hash(&copy), &["path", "sha256"]);
 }
 
 fn pam_module(plan: &mut Plan<'_>) {

@@ -5,7 +5,7 @@ use rand::Rng;
 use super::super::plan::{Plan, Program};
 use super::super::row::cells;
 use super::super::seed::{self, pick, public_address};
-use super::super::shape::{self, File};
+use super::super::shape::File;
 use super::{PROCESS, Scenario, daemon_name, hiding_place};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -123,9 +123,4 @@ fn dns_resolver(plan: &mut Plan<'_>) {
     ]);
     plan.plant("dns_resolvers", row, &["type", "address"]);
     plan.plant_content("/etc/resolv.conf", &format!("nameserver {address}"));
-    let option =
-        shape::cron(["*/10", "*", "*", "*", "*"], "root resolvectl flush-caches", "/etc/cron.d/.resolv");
-    if plan.rng.random_bool(0.3) {
-        plan.plant("crontab", option, &["command", "path"]);
-    }
 }

@@ -77,8 +77,10 @@ fn kernel_module(plan: &mut Plan<'_>) {
     let name = format!("{stem}_{}", seed::letters(&mut plan.rng, 5));
     let size = (plan.rng.random_range(3..12) * 4_096).to_string();
     plan.plant("kernel_modules", bundled::kernel_module(&name, &size), &["name"]);
-    let path = format!("/lib/modules/{}/kernel/drivers/{stem}/{name}.ko", plan.facts.named("kernel"));
-    plan.plant_file(&File::new(&path, "0644", &path));
+    let path = format!("/etc/modules-load.d/{name}.conf");
+    if plan.rng.random_bool(0.5) {
+        plan.plant_file(&File::new(&path, "0644", &path));
+    }
 }
 
 fn preload(plan: &mut Plan<'_>) {
@@ -121,5 +123,7 @@ fn systemd_unit(plan: &mut Plan<'_>) {
     let row = plan.process(&Program { unit: &id, ..Program::new(&short, &path, &path) });
     plan.plant("processes", row, PROCESS);
     plan.plant_file(&File::new(&path, "0755", &path));
-    plan.plant_file(&File::new(&fragment, "0644", &fragment));
+    // /lib is a link to /usr/lib.
+    let file = fragment.strip_prefix("/lib/").map_or(fragment.clone(), |rest| format!("/usr/lib/{rest}"));
+    plan.plant_file(&File::new(&file, "0644", &file));
 }
