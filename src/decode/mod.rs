@@ -10,12 +10,14 @@ mod cell;
 mod chunk;
 mod import;
 mod input;
+mod lines;
 mod names;
 mod osqueryd;
 mod replay;
 mod row;
 mod source;
 mod split;
+mod state;
 mod utf8;
 mod walk;
 

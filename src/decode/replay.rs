@@ -5,21 +5,21 @@
 //! removed since, as a multiset of row digests. Pass two hands on the rows that are in the state.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use memchr::{memchr, memmem};
+use memchr::memmem;
 use serde_json::value::RawValue;
 
 use super::chunk::Chunker;
 use super::import::{ImportAnswer, ImportOptions, ImportReport, ImportSink};
+use super::lines::{Lines, in_order};
 use super::names::mapped_table;
-use super::osqueryd::{LogBody, LogEntry, LogLine, parse_line};
+use super::osqueryd::{LogBody, LogEntry, LogLine};
 use super::row::{Pairs, text_of};
-use super::source::{Place, Source};
-use super::split::reason;
-use super::utf8::{has_transport, json_text, unescape_differential};
+use super::source::Place;
+use super::state::{Position, State, gap_of, plain_text};
 use super::walk::HostFiles;
 use super::{Problem, Problems, excerpt, input};
 use crate::catalog::Catalog;
@@ -28,127 +28,6 @@ use crate::model::Status;
 
 /// Bytes of chunks under way, over all hosts, before all of them are handed on.
 const UNDER_WAY: usize = 32 << 20;
-
-type Time = Option<DateTime<Utc>>;
-type Digest = [u8; 16];
-
-/// File and line; files are in the order of their first entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Position {
-    file: usize,
-    line: u64,
-}
-
-struct Snapshot {
-    time: Time,
-    at: Position,
-    by_row: bool,
-    version: Option<String>,
-}
-
-/// A full initial result and what changed since.
-struct Generation {
-    epoch: i64,
-    /// When it began; entries of the initial result share it.
-    start: Time,
-    from: Position,
-    /// Whether the initial result is in the logs.
-    is_based: bool,
-    last: Time,
-    net: HashMap<Digest, i64>,
-    version: Option<String>,
-}
-
-impl Generation {
-    fn new(at: Position, entry: &LogEntry<'_>) -> Self {
-        Self {
-            epoch: entry.epoch,
-            start: entry.time,
-            from: at,
-            is_based: entry.counter == Some(0),
-            last: entry.time,
-            net: HashMap::new(),
-            version: None,
-        }
-    }
-
-    fn count(&mut self, digest: Digest, is_new: bool) {
-        let count = self.net.entry(digest).or_default();
-        *count += if is_new { 1 } else { -1 };
-        if *count == 0 {
-            self.net.remove(&digest);
-        }
-    }
-
-    fn holds(&self, at: Position, entry: &LogEntry<'_>) -> bool {
-        let is_initial = entry.counter == Some(0);
-        at >= self.from && entry.epoch == self.epoch && (!is_initial || entry.time == self.start)
-    }
-
-    /// Whether the entry starts another generation; an initial result that is older than what is known does not.
-    fn is_over(&self, entry: &LogEntry<'_>) -> bool {
-        let is_initial = entry.counter == Some(0);
-        let is_other =
-            entry.epoch != self.epoch || (is_initial && !(self.is_based && entry.time == self.start));
-        is_other && entry.time >= self.last
-    }
-}
-
-/// What is known of one query on one host.
-#[derive(Default)]
-struct State {
-    snapshot: Option<Snapshot>,
-    changes: Option<Generation>,
-    rows: u64,
-    bytes: u64,
-    error: String,
-}
-
-impl State {
-    fn is_snapshot(&self) -> bool {
-        let changed = self.changes.as_ref().map(|changes| changes.last);
-        self.snapshot.as_ref().is_some_and(|snapshot| changed.is_none_or(|changed| snapshot.time >= changed))
-    }
-
-    /// Whether the rows of the entry take part in the state.
-    fn uses(&self, at: Position, entry: &LogEntry<'_>) -> bool {
-        let snapshot = self.snapshot.as_ref().filter(|_| self.is_snapshot());
-        match (entry.body, snapshot) {
-            (LogBody::Snapshot(_), Some(snapshot)) => snapshot.at == at,
-            (LogBody::SnapshotRow(_), Some(snapshot)) => snapshot.by_row && snapshot.time == entry.time,
-            (LogBody::Snapshot(_) | LogBody::SnapshotRow(_), None) => false,
-            (_, Some(_)) => false,
-            (_, None) => self.changes.as_ref().is_some_and(|changes| changes.holds(at, entry)),
-        }
-    }
-
-    fn learn_snapshot(&mut self, at: Position, entry: &LogEntry<'_>, by_row: bool) {
-        let newest = self.snapshot.as_ref();
-        let is_known = newest.is_some_and(|known| by_row && known.by_row && known.time == entry.time);
-        if !is_known && newest.is_none_or(|known| entry.time >= known.time) {
-            let version = entry.osquery_version.clone();
-            self.snapshot = Some(Snapshot { time: entry.time, at, by_row, version });
-        }
-    }
-
-    fn learn_changes(&mut self, at: Position, entry: &LogEntry<'_>) -> Result<(), String> {
-        if self.changes.as_ref().is_none_or(|changes| changes.is_over(entry)) {
-            self.changes = Some(Generation::new(at, entry));
-            self.error.clear();
-        }
-        let Some(changes) = self.changes.as_mut().filter(|changes| changes.holds(at, entry)) else {
-            return Ok(());
-        };
-        changes.last = changes.last.max(entry.time);
-        changes.version = entry.osquery_version.clone().or(changes.version.take());
-        let mut first_defect = Ok(());
-        entry.body.each_row(&mut |is_new, row| match digest_of(row) {
-            Ok(digest) => changes.count(digest, is_new),
-            Err(message) => first_defect = std::mem::replace(&mut first_defect, Ok(())).and(Err(message)),
-        })?;
-        first_defect
-    }
-}
 
 /// Reads logs and hands on the state at their end, but for hosts that `taken` has already.
 ///
@@ -303,20 +182,6 @@ impl Replay<'_> {
     }
 }
 
-impl State {
-    fn learn_entry(&mut self, at: Position, entry: &LogEntry<'_>) -> Result<(), String> {
-        match entry.body {
-            LogBody::Snapshot(_) => self.learn_snapshot(at, entry, false),
-            LogBody::SnapshotRow(_) => self.learn_snapshot(at, entry, true),
-            _ => {
-                let learnt = self.learn_changes(at, entry);
-                return learnt.inspect_err(|message| self.error.clone_from(message));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Hands on the rows of an entry that are in the state, each with its start in memory.
 fn emit(
     entry: &LogEntry<'_>,
@@ -361,19 +226,6 @@ fn emit(
     pushed
 }
 
-impl State {
-    /// Takes one of the rows that are in the state, if one like this is left.
-    fn takes(&mut self, row: &RawValue) -> bool {
-        let Some(changes) = self.changes.as_mut() else { return false };
-        let Some(count) = digest_of(row).ok().and_then(|digest| changes.net.get_mut(&digest)) else {
-            return false;
-        };
-        let is_left = *count > 0;
-        *count -= i64::from(is_left);
-        is_left
-    }
-}
-
 fn answer_of(host: &str, table: &str, state: State) -> ImportAnswer {
     let is_snapshot = state.is_snapshot();
     let rows = state.rows;
@@ -391,49 +243,6 @@ fn answer_of(host: &str, table: &str, state: State) -> ImportAnswer {
     let error = if state.error.is_empty() { gap } else { state.error };
     let (host, table) = (host.to_owned(), table.to_owned());
     ImportAnswer { host, table, status, rows, bytes: state.bytes, error, time, osquery_version }
-}
-
-/// What is not known of a state that was built from changes.
-fn gap_of(changes: &Generation) -> String {
-    let removed: i64 = changes.net.values().filter(|count| **count < 0).map(|count| -count).sum();
-    if !changes.is_based {
-        "the logs hold changes but not the initial result (counter 0) before them".to_owned()
-    } else if removed > 0 {
-        format!("{removed} rows were removed that the logs never added")
-    } else {
-        String::new()
-    }
-}
-
-/// The first 128 bits of BLAKE3 over the row's pairs, by key, each length-prefixed; values in their plain spelling.
-///
-/// Cryptographic because the host is hostile: no row may pass for another.
-fn digest_of(row: &RawValue) -> Result<Digest, String> {
-    let Pairs(mut pairs) = serde_json::from_str(row.get())
-        .map_err(|error| format!("expected a row, found `{}`: {}", excerpt(row.get()), reason(&error)))?;
-    pairs.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut hasher = blake3::Hasher::new();
-    let mut part = |text: &str| {
-        hasher.update(&(text.len() as u64).to_le_bytes());
-        hasher.update(text.as_bytes());
-    };
-    for (key, value) in &pairs {
-        part(key);
-        part(&text_of(value).map_or(Cow::Borrowed(""), plain_text));
-    }
-    let mut digest = Digest::default();
-    hasher.finalize_xof().fill(&mut digest);
-    Ok(digest)
-}
-
-/// The text without osquery's byte spelling, unless that would give a character of the transport encoding.
-fn plain_text(text: Cow<'_, str>) -> Cow<'_, str> {
-    let plain = unescape_differential(&text);
-    if matches!(plain, Cow::Borrowed(_)) || has_transport(&plain) {
-        text
-    } else {
-        Cow::Owned(plain.into_owned())
-    }
 }
 
 /// A row of a differential result in the spelling of a snapshot.
@@ -492,103 +301,6 @@ impl Outbox {
         }
         Ok(())
     }
-}
-
-/// A line of a log.
-struct Line<'a> {
-    number: u64,
-    text: Cow<'a, str>,
-    error: Option<serde_json::Error>,
-    ended: bool,
-}
-
-impl Line<'_> {
-    /// Parses it; the error is a column and what is wrong there.
-    fn read(&self) -> Result<LogLine<'_>, (u64, String)> {
-        match &self.error {
-            None => parse_line(&self.text).map_err(|message| (0, message)),
-            Some(error) if !self.ended && error.is_eof() => {
-                Err((0, "the file ends inside this line".to_owned()))
-            }
-            Some(error) => Err((
-                error.column() as u64,
-                format!("expected a log entry, found `{}`: {}", excerpt(&self.text), reason(error)),
-            )),
-        }
-    }
-}
-
-/// The lines of one file, with what was wrong with them.
-struct Lines {
-    name: String,
-    limit: usize,
-    bytes: u64,
-    problems: Problems,
-}
-
-impl Lines {
-    fn new(name: String, limit: usize) -> Self {
-        Self { name, limit, bytes: 0, problems: Problems::default() }
-    }
-
-    fn each(
-        &mut self,
-        reader: &mut dyn std::io::BufRead,
-        see: &mut dyn FnMut(&Line<'_>, &mut Source<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let mut source = Source::new(reader, &self.name);
-        let mut buffer = Vec::new();
-        loop {
-            source.skip_space();
-            let place = source.place();
-            buffer.clear();
-            buffer.shrink_to(1 << 20);
-            let taken = source.take(Some((&mut buffer, self.limit)), |piece| match memchr(b'\n', piece) {
-                Some(end) => (end, true),
-                None => (piece.len(), false),
-            });
-            if taken.bytes == 0 {
-                break;
-            }
-            if taken.bytes > self.limit {
-                let (bytes, limit) = (taken.bytes, self.limit);
-                source.problem(place, || {
-                    format!("this line of {bytes} bytes is over the limit of {limit} and is skipped")
-                });
-                continue;
-            }
-            see(&line_of(place.line, &buffer, taken.ended), &mut source)?;
-        }
-        self.bytes = source.at;
-        self.problems = source.problems;
-        Ok(())
-    }
-}
-
-fn line_of(number: u64, bytes: &[u8], ended: bool) -> Line<'_> {
-    match json_text(bytes) {
-        Ok(text) => Line { number, text, error: None, ended },
-        Err(error) => Line { number, text: String::from_utf8_lossy(bytes), error: Some(error), ended },
-    }
-}
-
-/// The files by the time of their first entry, so that rotated logs come before the current one.
-fn in_order(files: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut dated = Vec::with_capacity(files.len());
-    for path in files {
-        dated.push((first_time(&input::head(path, 4 << 20)?), path.clone()));
-    }
-    dated.sort_by_key(|(time, _)| *time);
-    Ok(dated.into_iter().map(|(_, path)| path).collect())
-}
-
-fn first_time(head: &[u8]) -> Option<u64> {
-    const KEY: &[u8] = b"\"unixTime\":";
-    let after = &head[memmem::find(head, KEY)? + KEY.len()..];
-    let digits = after.iter().skip_while(|byte| matches!(byte, b' ' | b'"'));
-    let digits: String =
-        digits.take_while(|byte| byte.is_ascii_digit()).take(19).map(|byte| char::from(*byte)).collect();
-    digits.parse().ok()
 }
 
 impl ImportReport {
