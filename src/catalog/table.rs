@@ -87,8 +87,11 @@ pub enum Normaliser {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ColumnSpec {
-    /// Name as osquery spells it.
+    /// Name in the store and in SQL: osquery's, but for [`Self::osquery_name`].
     pub name: String,
+    /// Name as osquery spells it, where that is a name that Diffy needs for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub osquery_name: Option<String>,
     /// Type of the values.
     #[serde(rename = "type")]
     pub kind: ColumnType,
@@ -229,8 +232,9 @@ impl TableSpec {
 
     fn check_column(&self, index: usize, column: &ColumnSpec) -> Result<()> {
         let name = &column.name;
-        if OWN_COLUMNS.contains(&name.as_str()) && name != "host" {
-            return Err(Error::config(format!("column `{name}` is one that Diffy adds itself")));
+        if OWN_COLUMNS.contains(&name.as_str()) {
+            return Err(Error::config(format!("column `{name}` is one that Diffy adds itself"))
+                .hint("give it another name, with `osquery_name` for the one it comes with"));
         }
         if self.columns[..index].iter().any(|other| &other.name == name) {
             return Err(Error::config(format!("column `{name}` is declared twice")));

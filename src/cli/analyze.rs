@@ -92,7 +92,9 @@ async fn only_fleet(store: &Store) -> Result<Manifest> {
     fleets.sort_unstable();
     fleets.dedup();
     if fleets.len() > 1 {
-        return Err(Error::usage("which fleet?").hint(format!("`--fleet` takes one of: {}", fleets.join(", "))));
+        return Err(
+            Error::usage("which fleet?").hint(format!("`--fleet` takes one of: {}", fleets.join(", ")))
+        );
     }
     store.snapshot(None, None).await
 }
@@ -115,11 +117,8 @@ async fn find_baseline(
 
 /// An engine over these snapshots.
 pub(super) fn engine(app: &App, store: &Store, manifests: Vec<Manifest>) -> Result<Engine> {
-    let config = EngineConfig {
-        memory_limit_bytes: app.memory_limit_bytes,
-        threads: app.threads,
-        spill_dir: None,
-    };
+    let config =
+        EngineConfig { memory_limit_bytes: app.memory_limit_bytes, threads: app.threads, spill_dir: None };
     Engine::new(store.object_store(), Arc::new(manifests), &app.catalog, &config)
 }
 

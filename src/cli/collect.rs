@@ -122,7 +122,10 @@ pub(super) fn fleet(app: &App, flag: Option<Fleet>) -> Result<Fleet> {
     match (flag, &app.settings.fleet) {
         (Some(fleet), _) => Ok(fleet),
         (None, Some(name)) => name.parse(),
-        (None, None) => Err(Error::usage("which fleet?").hint("`--fleet NAME` names the set of hosts that should be alike")),
+        (None, None) => {
+            Err(Error::usage("which fleet?")
+                .hint("`--fleet NAME` names the set of hosts that should be alike"))
+        }
     }
 }
 
@@ -136,14 +139,20 @@ fn tables(app: &App, names: &[String]) -> Result<Vec<TableSpec>> {
 fn collector(app: &App, args: &Args) -> Result<Arc<dyn Collector>> {
     let timeout = Duration::from_secs(args.timeout.max(1));
     let found = args.osqueryi.clone().or_else(|| on_path(app, "osqueryi"));
-    let name = args.collector.unwrap_or(if found.is_some() { CollectorName::Osquery } else { CollectorName::Native });
+    let name = args.collector.unwrap_or(if found.is_some() {
+        CollectorName::Osquery
+    } else {
+        CollectorName::Native
+    });
     match (name, found) {
         (CollectorName::Native, _) => {
             Ok(Arc::new(NativeCollector::new(NativeConfig { timeout, ..NativeConfig::default() })))
         }
-        (CollectorName::Osquery, Some(program)) => {
-            Ok(Arc::new(OsqueryCollector::new(OsqueryConfig { program, timeout, ..OsqueryConfig::default() })))
-        }
+        (CollectorName::Osquery, Some(program)) => Ok(Arc::new(OsqueryCollector::new(OsqueryConfig {
+            program,
+            timeout,
+            ..OsqueryConfig::default()
+        }))),
         (CollectorName::Osquery, None) => Err(Error::usage("osqueryi is not on PATH")
             .hint("`--osqueryi FILE` names it; `--collector native` needs no osquery")),
     }
@@ -278,7 +287,11 @@ pub(super) fn tell_problems(app: &App, finished: &Finished) {
     }
     let told = failures.iter().take(MOST_TOLD);
     for ((status, error), lines) in told {
-        app.output.say(&format!("{status}: {}{}", whom(lines), if error.is_empty() { String::new() } else { format!(": {error}") }));
+        app.output.say(&format!(
+            "{status}: {}{}",
+            whom(lines),
+            if error.is_empty() { String::new() } else { format!(": {error}") }
+        ));
     }
     if failures.len() > MOST_TOLD {
         app.output.say(&format!(
@@ -296,7 +309,8 @@ fn is_failure(line: &Coverage) -> bool {
 }
 
 fn whom(lines: &[&Coverage]) -> String {
-    let first = lines.first().map(|line| format!("{} on {}", line.table, shown(&line.host, 60))).unwrap_or_default();
+    let first =
+        lines.first().map(|line| format!("{} on {}", line.table, shown(&line.host, 60))).unwrap_or_default();
     match lines.len() {
         1 => first,
         count => format!("{first} and {} more", count - 1),

@@ -81,7 +81,8 @@ struct DemoJson<'a> {
 
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     if !matches!(args.format, Format::Table | Format::Json) {
-        return Err(Error::usage(format!("the demo does not speak {}", args.format)).hint("`--format table` or `--format json`"));
+        return Err(Error::usage(format!("the demo does not speak {}", args.format))
+            .hint("`--format table` or `--format json`"));
     }
     let (url, temporary) = place(app, &args)?;
     let config = SimulationConfig { hosts: args.hosts, compromised: args.compromised, seed: args.seed };
@@ -107,7 +108,10 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     if args.format == Format::Json {
         print_json(&args, &checks, &analysis)?;
     } else {
-        print(&format!("This fleet is SIMULATED: {} hosts, {} of them compromised on purpose.\n\n", args.hosts, args.compromised))?;
+        print(&format!(
+            "This fleet is SIMULATED: {} hosts, {} of them compromised on purpose.\n\n",
+            args.hosts, args.compromised
+        ))?;
         write(app, &analysis, (Format::Table, args.top), None)?;
         print(&planted_text(&checks))?;
         print(&next_steps(&url, &analysis, temporary.is_none() || args.keep))?;
@@ -135,12 +139,8 @@ fn place(app: &App, args: &Args) -> Result<(String, Option<tempfile::TempDir>)> 
 
 /// This machine's own state, through the native collector; the simulator takes only what is harmless.
 async fn own_base(app: &App) -> Base {
-    let wanted: Vec<TableSpec> = app
-        .catalog
-        .tables()
-        .filter(|table| Base::takes(&table.name))
-        .cloned()
-        .collect();
+    let wanted: Vec<TableSpec> =
+        app.catalog.tables().filter(|table| Base::takes(&table.name)).cloned().collect();
     let tables = super::collect::local_rows(wanted).await;
     if tables.is_empty() { Base::bundled() } else { Base::from_tables(tables) }
 }
@@ -170,7 +170,8 @@ fn checked(planted: &Planted, host: &HostResult) -> CheckedPlanted {
 
 /// Whether a finding shows one of the rows that a scenario planted, or the lack of one.
 fn is_trace(planted: &Planted, finding: &Finding) -> bool {
-    let cells: BTreeMap<&str, String> = finding.row.iter().map(|(name, value)| (name.as_str(), text(value))).collect();
+    let cells: BTreeMap<&str, String> =
+        finding.row.iter().map(|(name, value)| (name.as_str(), text(value))).collect();
     let is_missing = finding.kind == FindingKind::Missing;
     planted.traces.iter().any(|trace| {
         (trace.kind == TraceKind::Missing) == is_missing

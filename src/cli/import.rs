@@ -9,7 +9,9 @@ use super::collect::{fleet, make_snapshot, summary, tell_problems};
 use super::output::print;
 use super::progress::Progress;
 use super::{App, Outcome};
-use crate::decode::{self, Chunk, ImportAnswer, ImportFormat, ImportOptions, ImportReport, ImportSink, Limits};
+use crate::decode::{
+    self, Chunk, ImportAnswer, ImportFormat, ImportOptions, ImportReport, ImportSink, Limits,
+};
 use crate::error::{Error, Result};
 use crate::ingest::Receiver;
 use crate::model::{Coverage, Fleet, SnapshotId, now};
@@ -64,7 +66,9 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let fleet = fleet(app, args.fleet.clone())?;
     for path in &args.paths {
         std::fs::metadata(path).map_err(|source| {
-            Error::usage(format!("cannot read `{}`", path.display())).source(source).hint("nothing was imported")
+            Error::usage(format!("cannot read `{}`", path.display()))
+                .source(source)
+                .hint("nothing was imported")
         })?;
     }
     let store = Store::open_or_create(&app.settings.store).await?;
@@ -95,7 +99,11 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn read_files(app: &App, args: &Args, mut receiver: Receiver<'_>) -> Result<(crate::store::SpoolReader, ImportReport)> {
+fn read_files(
+    app: &App,
+    args: &Args,
+    mut receiver: Receiver<'_>,
+) -> Result<(crate::store::SpoolReader, ImportReport)> {
     let options = ImportOptions {
         format: args.format.map(|format| match format {
             Format::Osqueryi => ImportFormat::Osqueryi,
@@ -116,7 +124,10 @@ fn read_files(app: &App, args: &Args, mut receiver: Receiver<'_>) -> Result<(cra
     }
     drop(progress);
     if report.problems_total > 0 {
-        receiver.warning(format!("{} lines or rows of the imported files could not be read", report.problems_total))?;
+        receiver.warning(format!(
+            "{} lines or rows of the imported files could not be read",
+            report.problems_total
+        ))?;
     }
     Ok((receiver.into_reader()?, report))
 }

@@ -214,7 +214,9 @@ fn start_log(global: &Global) {
         (_, 1) => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
-    let filter = tracing_subscriber::filter::Targets::new().with_default(tracing::Level::WARN).with_target("diffy", level);
+    let filter = tracing_subscriber::filter::Targets::new()
+        .with_default(tracing::Level::WARN)
+        .with_target("diffy", level);
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false).without_time();

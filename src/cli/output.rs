@@ -59,14 +59,22 @@ impl Output {
     pub(super) fn open(&self, file: Option<&Path>, format: Format) -> Result<Destination> {
         let Some(path) = file.filter(|path| *path != Path::new("-")) else {
             if format.is_binary() && io::stdout().is_terminal() {
-                return Err(Error::usage(format!("{format} is not for a terminal")).hint("write it with `-o FILE`"));
+                return Err(
+                    Error::usage(format!("{format} is not for a terminal")).hint("write it with `-o FILE`")
+                );
             }
             return Ok(Destination { writer: Box::new(io::stdout()), color: self.color, path: None });
         };
         let file = File::create(path).map_err(|source| {
-            Error::remote(format!("cannot write `{}`", path.display())).source(source).hint("`-o` names the file")
+            Error::remote(format!("cannot write `{}`", path.display()))
+                .source(source)
+                .hint("`-o` names the file")
         })?;
-        Ok(Destination { writer: Box::new(io::BufWriter::new(file)), color: false, path: Some(path.to_owned()) })
+        Ok(Destination {
+            writer: Box::new(io::BufWriter::new(file)),
+            color: false,
+            path: Some(path.to_owned()),
+        })
     }
 }
 

@@ -70,7 +70,12 @@ struct Question {
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let queries = app.queries(args.sql_dir.as_ref())?;
     if args.list {
-        print(&queries.iter().map(|query| format!("{:<32} {}\n", query.name, escape(&query.sentence))).collect::<String>())?;
+        print(
+            &queries
+                .iter()
+                .map(|query| format!("{:<32} {}\n", query.name, escape(&query.sentence)))
+                .collect::<String>(),
+        )?;
         return Ok(Outcome::Done);
     }
     let question = question(&args, &queries)?;
@@ -99,9 +104,13 @@ fn question(args: &Args, queries: &Queries) -> Result<Option<Question>> {
     let plain = |sql| Ok(Some(Question { sql, params: Vec::new() }));
     if let Some(file) = &args.file {
         let text = std::fs::File::open(file).and_then(|file| read_sql(file));
-        return plain(text.map_err(|source| Error::usage(format!("cannot read `{}`", file.display())).source(source))?);
+        return plain(
+            text.map_err(|source| Error::usage(format!("cannot read `{}`", file.display())).source(source))?,
+        );
     }
-    let from_stdin = || read_sql(std::io::stdin()).map_err(|source| Error::usage("cannot read SQL from stdin").source(source));
+    let from_stdin = || {
+        read_sql(std::io::stdin()).map_err(|source| Error::usage("cannot read SQL from stdin").source(source))
+    };
     match args.sql.as_deref() {
         Some("-") => plain(from_stdin()?),
         Some(sql) => plain(sql.to_owned()),
@@ -125,7 +134,8 @@ fn scalar(value: ParamValue) -> ScalarValue {
 
 async fn ask(app: &App, engine: &Engine, question: Question, args: &Args) -> Result<()> {
     if question.sql.trim().is_empty() {
-        return Err(Error::usage("there is no question").hint("give SQL, `--name QUERY` or `-f FILE`; `--list` lists saved queries"));
+        return Err(Error::usage("there is no question")
+            .hint("give SQL, `--name QUERY` or `-f FILE`; `--list` lists saved queries"));
     }
     let mut rows = engine.sql_with_params(&question.sql, question.params).await?;
     let destination = app.output.open(args.output.as_deref(), args.format)?;
@@ -170,14 +180,15 @@ async fn known_names(engine: &Engine, queries: &Queries) -> KnownNames {
     for table in engine.table_names() {
         for name in [table.clone(), format!("current.{table}")] {
             let Ok(schema) = engine.columns_of(&name).await else { continue };
-            let of_table = schema.fields().iter().map(|field| Column {
-                name: field.name().clone(),
-                kind: field.data_type().to_string(),
-            });
+            let of_table = schema
+                .fields()
+                .iter()
+                .map(|field| Column { name: field.name().clone(), kind: field.data_type().to_string() });
             columns.insert(name, of_table.collect());
         }
     }
-    let saved = queries.iter().map(|query| Saved { name: query.name.clone(), question: query.sentence.clone() });
+    let saved =
+        queries.iter().map(|query| Saved { name: query.name.clone(), question: query.sentence.clone() });
     KnownNames { columns, saved: saved.collect() }
 }
 
@@ -202,7 +213,8 @@ fn baselines_table(baselines: &[Baseline]) -> Result<RecordBatch> {
     };
     let moment = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
     let created = baselines.iter().map(|baseline| Some(baseline.created.timestamp_millis()));
-    let rows = baselines.iter().map(|baseline| baseline.tables.values().map(|table| table.rows as i64).sum::<i64>());
+    let rows =
+        baselines.iter().map(|baseline| baseline.tables.values().map(|table| table.rows as i64).sum::<i64>());
     let schema = Schema::new(vec![
         Field::new("fleet", DataType::Utf8, true),
         Field::new("name", DataType::Utf8, true),

@@ -111,7 +111,10 @@ async fn list(app: &App, store: &Store, fleet: Option<&Fleet>, json: bool) -> Re
     let mut text = String::new();
     for manifest in &listing.manifests {
         if json {
-            text.push_str(&serde_json::to_string(manifest).map_err(|source| Error::internal("cannot encode").source(source))?);
+            text.push_str(
+                &serde_json::to_string(manifest)
+                    .map_err(|source| Error::internal("cannot encode").source(source))?,
+            );
             text.push('\n');
         } else {
             text.push_str(&line(manifest));
@@ -194,7 +197,12 @@ async fn verify(app: &App, store: &Store, snapshots: &[SnapshotId]) -> Result<()
         let bad: Vec<_> = checks.iter().filter(|check| check.problem.is_some()).collect();
         for check in &bad {
             let problem = check.problem.as_deref().unwrap_or_default();
-            print(&format!("{}  damaged  {}: {}\n", manifest.snapshot, escape(&check.file.path), escape(problem)))?;
+            print(&format!(
+                "{}  damaged  {}: {}\n",
+                manifest.snapshot,
+                escape(&check.file.path),
+                escape(problem)
+            ))?;
         }
         damaged += bad.len();
         if bad.is_empty() {
@@ -212,7 +220,9 @@ async fn verify(app: &App, store: &Store, snapshots: &[SnapshotId]) -> Result<()
 fn chosen(manifests: Vec<Manifest>, snapshots: &[SnapshotId]) -> Result<Vec<Manifest>> {
     let all: Vec<SnapshotId> = manifests.iter().map(|manifest| manifest.snapshot).collect();
     if let Some(absent) = snapshots.iter().find(|id| !all.contains(id)) {
-        return Err(Error::usage(format!("there is no snapshot `{absent}`")).hint("`diffy snapshot list` shows them"));
+        return Err(
+            Error::usage(format!("there is no snapshot `{absent}`")).hint("`diffy snapshot list` shows them")
+        );
     }
     let wanted = |manifest: &Manifest| snapshots.is_empty() || snapshots.contains(&manifest.snapshot);
     Ok(manifests.into_iter().filter(wanted).collect())
@@ -239,8 +249,10 @@ async fn recover(app: &App, store: &Store, snapshots: &[SnapshotId], only_list: 
         app.output.say("nothing was interrupted");
     }
     if failed > 0 {
-        return Err(Error::data(format!("{failed} of {seen} interrupted collections could not be recovered"))
-            .hint("`diffy snapshot prune --orphans` removes what is left of them"));
+        return Err(Error::data(format!(
+            "{failed} of {seen} interrupted collections could not be recovered"
+        ))
+        .hint("`diffy snapshot prune --orphans` removes what is left of them"));
     }
     Ok(())
 }
@@ -326,6 +338,10 @@ async fn prune_orphan(app: &App, store: &Store, orphan: &Orphan, dry_run: bool) 
         store.delete_orphan(orphan).await?;
     }
     let verb = if dry_run { "would delete" } else { "deleted" };
-    app.output.say(&format!("{verb} what is left of {}: {} files", orphan.snapshot, orphan.files.len() + usize::from(orphan.spool.is_some())));
+    app.output.say(&format!(
+        "{verb} what is left of {}: {} files",
+        orphan.snapshot,
+        orphan.files.len() + usize::from(orphan.spool.is_some())
+    ));
     Ok(())
 }

@@ -50,7 +50,13 @@ pub(super) fn find<'a>(app: &'a App, name: &str) -> Result<&'a TableSpec> {
 
 fn line(spec: &TableSpec) -> String {
     let identity: Vec<&str> = spec.identity(Strength::Loose).map(|column| column.name.as_str()).collect();
-    format!("{:<24} {:.2}  {:<11} {}\n", spec.name, spec.weight, spec.attack.first().map_or("", String::as_str), escape(&identity.join(", ")))
+    format!(
+        "{:<24} {:.2}  {:<11} {}\n",
+        spec.name,
+        spec.weight,
+        spec.attack.first().map_or("", String::as_str),
+        escape(&identity.join(", "))
+    )
 }
 
 fn show(spec: &TableSpec) -> String {
@@ -58,7 +64,11 @@ fn show(spec: &TableSpec) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{}\n{}\n", spec.name, escape(&spec.description));
     let _ = writeln!(text, "platforms   {}", spec.platforms.join(", "));
-    let _ = writeln!(text, "weight      {:.2}  (how much a row that only one host has speaks for a compromise, 0 to 1)", spec.weight);
+    let _ = writeln!(
+        text,
+        "weight      {:.2}  (how much a row that only one host has speaks for a compromise, 0 to 1)",
+        spec.weight
+    );
     let _ = writeln!(text, "ATT&CK      {}", spec.attack.join(", "));
     let _ = writeln!(text, "query       {}", escape(&spec.query));
     for (label, strength) in [("loose id", Strength::Loose), ("strict id", Strength::Strict)] {

@@ -169,7 +169,11 @@ impl<'a> BatchBuilder<'a> {
             too_many: false,
         };
         for column in &spec.columns {
-            builder.add_column(&column.name, column.kind);
+            let at = builder.add_column(&column.name, column.kind);
+            // What osquery calls it, where that is not our name for it.
+            if let Some(key) = &column.osquery_name {
+                builder.index.insert(key.clone(), at);
+            }
         }
         builder
     }

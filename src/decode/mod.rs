@@ -134,3 +134,9 @@ fn excerpt(text: &str) -> String {
     excerpt.extend(end.map(|_| '…'));
     excerpt
 }
+
+/// Rows of one answer as text, for programs that want no batch; what is no flat object is left out.
+pub fn text_rows(answer: &[u8]) -> Vec<std::collections::BTreeMap<String, String>> {
+    let Ok(json) = utf8::json_text(answer) else { return Vec::new() };
+    serde_json::from_str(&json).unwrap_or_default()
+}

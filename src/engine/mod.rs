@@ -10,7 +10,7 @@ mod explain;
 mod functions;
 mod library;
 mod shapes;
-pub mod sort;
+mod sort;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -33,6 +33,7 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 
 pub use self::explain::explain_error;
+pub use self::sort::{DEFAULT_BATCH_ROWS, SortConfig, sort_stream};
 use self::library::{Library, Scope, Shelves};
 use crate::catalog::{BoundQuery, Catalog, ParamValue};
 use crate::error::{Error, Result};

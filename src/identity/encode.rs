@@ -125,6 +125,7 @@ fn undeclared_columns(batch_columns: &[String]) -> Vec<ColumnSpec> {
     let is_theirs = |name: &&String| !OWN_COLUMNS.contains(&name.as_str());
     let column = |name: &String| ColumnSpec {
         name: name.clone(),
+        osquery_name: None,
         kind: ColumnType::Text,
         role: Role::Identity,
         strength: None,

@@ -195,10 +195,13 @@ struct Keys(BTreeMap<String, IgnoredAny>);
 /// enough to announce them; a column that only a later row has is kept under `extra`.
 fn unknown_columns(json: &str, spec: &TableSpec) -> Vec<String> {
     let first = json.trim_start().strip_prefix('[').unwrap_or_default();
+    let is_known = |key: &str| {
+        spec.columns.iter().any(|column| column.name == key || column.osquery_name.as_deref() == Some(key))
+    };
     let Some(Ok(Keys(keys))) = serde_json::Deserializer::from_str(first).into_iter::<Keys>().next() else {
         return Vec::new();
     };
-    keys.into_keys().filter(|key| spec.column(key).is_none()).take(MOST_UNKNOWN * 4).collect()
+    keys.into_keys().filter(|key| !is_known(key)).take(MOST_UNKNOWN * 4).collect()
 }
 
 /// An answer that never came.

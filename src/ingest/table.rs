@@ -16,7 +16,7 @@ use super::hosts::Fleet;
 use super::prevalence::{PrevalenceBuilder, exploding_columns};
 use crate::catalog::TableSpec;
 use crate::decode::{Limits, Origin, Problem, decode};
-use crate::engine::sort::{SortConfig, sort_stream};
+use crate::engine::{SortConfig, sort_stream};
 use crate::error::{Error, Result};
 use crate::identity::Identifier;
 use crate::model::{self, SnapshotId};

@@ -43,6 +43,11 @@ impl Base {
         Self { tables, kernels: [kernel.to_owned(), newer(kernel)], pids }
     }
 
+    /// Whether [`Self::from_tables`] takes anything from a table of that name.
+    pub fn takes(table: &str) -> bool {
+        sanitise::takes(table)
+    }
+
     /// The tables and how many rows each has, before noise.
     pub fn sizes(&self) -> impl Iterator<Item = (&str, usize)> {
         self.tables.iter().map(|(table, rows)| (table.as_str(), rows.len()))

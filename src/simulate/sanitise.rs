@@ -41,6 +41,11 @@ pub(super) fn kernel(own: &Tables) -> Option<&str> {
     (looks && words.all(|word| WORDS.contains(&word))).then_some(version)
 }
 
+/// Whether anything is taken from a table of that name.
+pub(super) fn takes(table: &str) -> bool {
+    table == "processes" || table == "kernel_info" || TAKEN.iter().any(|(taken, _, _)| *taken == table)
+}
+
 type Take = fn(&Cells) -> Option<Cells>;
 
 /// Tables that take rows from this machine, how, and the column that tells rows apart.
