@@ -1,0 +1,1 @@
+//! What users see, through the built program: one file per command.
