@@ -53,11 +53,8 @@ pub async fn finish(
     catalog: &Catalog,
     (config, watch): (&IngestConfig, Watch<'_>),
 ) -> Result<Finished> {
-    let spill = tempfile::Builder::new()
-        .prefix("sort-")
-        .tempdir_in(store.scratch_dir())
-        .map_err(|source| Error::remote("cannot make a directory for sorting").source(source))?;
     let begin = spool.index().begin.clone();
+    let spill = store.sort_dir(begin.snapshot)?;
     let fleet = Fleet::read(&spool, catalog, &config.limits)?;
     let (progress, reports) = tokio::sync::mpsc::unbounded_channel();
     let tables_at_once = config.threads.clamp(1, 4);
@@ -80,9 +77,7 @@ pub async fn finish(
     };
     let finished = commit(&job, catalog, done).await?;
     drop(spill);
-    if let Ok(job) = Arc::try_unwrap(job) {
-        job.spool.remove()?;
-    }
+    job.spool.remove()?;
     Ok(finished)
 }
 

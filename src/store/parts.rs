@@ -107,7 +107,8 @@ fn cannot_write(path: &str, source: ParquetError) -> Error {
 }
 
 fn properties(schema: &SchemaRef) -> WriterProperties {
-    let sorted_by: Vec<SortingColumn> = ["loose_id", "strict_id", "host"]
+    // Equal strict ids stand by the line of prevalence that they belong to and then by host, so `host` is not said.
+    let sorted_by: Vec<SortingColumn> = ["loose_id", "strict_id"]
         .iter()
         .map_while(|name| schema.index_of(name).ok())
         .map(|index| SortingColumn {

@@ -2,7 +2,9 @@
 //! nothing that a host says, can leave its place.
 
 use object_store::path::Path;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+#[cfg(test)]
+use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::model::{Fleet, SnapshotId};
 
@@ -22,6 +24,7 @@ fn encode(value: &str) -> String {
 }
 
 /// The value behind a `key=value` path segment.
+#[cfg(test)]
 pub(super) fn decode(segment: &str) -> Option<String> {
     percent_decode_str(segment).decode_utf8().ok().map(|value| value.into_owned())
 }
