@@ -189,8 +189,10 @@ pub(super) async fn collect(app: &App, store: &Store, collection: Collection) ->
         make_snapshot(app, store, receiver.into_reader()?).await
     };
     tokio::select! {
-        finished = work => finished,
+        // The signal first: from the first answer on it must not kill.
+        biased;
         _ = tokio::signal::ctrl_c() => Err(interrupted(store, begin.snapshot)),
+        finished = work => finished,
     }
 }
 

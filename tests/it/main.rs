@@ -5,5 +5,9 @@
 //! Python asks [`env::python`], which fails loudly when it cannot have it.
 
 mod cli;
+mod duckdb;
 mod env;
+mod hand;
+mod kill;
+mod store;
 mod tidy;
