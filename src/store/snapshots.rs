@@ -218,7 +218,9 @@ impl Store {
         self.read_manifest(path).await.map(|_| true).map_err(|source| {
             Error::data(format!("snapshot `{snapshot}` has a manifest that cannot be read"))
                 .source(source)
-                .hint(format!("what was received is still there: remove `{path}`, then `diffy snapshot recover`"))
+                .hint(format!(
+                    "what was received is still there: remove `{path}`, then `diffy snapshot recover`"
+                ))
         })
     }
 

@@ -32,7 +32,9 @@ fn reboot(host: &Path) {
                 let row = row.as_object_mut().unwrap();
                 for column in ["pid", "parent", "start_time", "socket", "fd"] {
                     let Some(cell) = row.get_mut(column) else { continue };
-                    let Some(number) = cell.as_str().and_then(|text| text.parse::<i64>().ok()) else { continue };
+                    let Some(number) = cell.as_str().and_then(|text| text.parse::<i64>().ok()) else {
+                        continue;
+                    };
                     if number > 1 {
                         *cell = (number + 1_000).to_string().into();
                     }
@@ -59,11 +61,20 @@ fn five_changes_by_hand_are_five_findings() {
         "process_path": "/tmp/.x/nc.copy", "cmdline": "/tmp/.x/nc.copy -l 4444", "pid": "31337",
     });
     add(&host, "listening_ports", listener);
-    let line = json!({"command": "root /tmp/.x/nc.copy -l 4444", "path": "/etc/cron.d/update", "minute": "*/5"});
+    let line =
+        json!({"command": "root /tmp/.x/nc.copy -l 4444", "path": "/etc/cron.d/update", "minute": "*/5"});
     add(&host, "crontab", line);
     add(&host, "suid_bin", json!({"path": "/tmp/.x/bash", "username": "root", "permissions": "S"}));
-    add(&host, "users", json!({"username": "helper", "uid": "1337", "directory": "/home/helper", "shell": "/bin/bash"}));
-    add(&host, "authorized_keys", json!({"key": "AAAAC3NzaC1lZDI1NTE5AAAAIHandmade", "comment": "someone@elsewhere"}));
+    add(
+        &host,
+        "users",
+        json!({"username": "helper", "uid": "1337", "directory": "/home/helper", "shell": "/bin/bash"}),
+    );
+    add(
+        &host,
+        "authorized_keys",
+        json!({"key": "AAAAC3NzaC1lZDI1NTE5AAAAIHandmade", "comment": "someone@elsewhere"}),
+    );
     env.import(&env.path("fleet"), &["--fleet", "hand"]);
 
     let found = findings(&env);

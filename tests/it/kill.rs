@@ -90,7 +90,9 @@ fn killed_after_the_manifest(env: &TestEnv) -> String {
     let kept = env.path("kept");
     let mut spool = None;
     while child.try_wait().unwrap().is_none() {
-        if let Some(found) = spools(env).pop().filter(|found| spool.is_none() && fs::hard_link(found, &kept).is_ok()) {
+        if let Some(found) =
+            spools(env).pop().filter(|found| spool.is_none() && fs::hard_link(found, &kept).is_ok())
+        {
             spool = Some(found);
         }
         std::thread::yield_now();
@@ -260,7 +262,10 @@ impl Killed {
         let was_complete = self.env.ok(&["snapshot", "list"]).contains(id);
         let listed = self.env.ok(&["snapshot", "recover", "--list"]);
         if !was_complete {
-            assert!(listed.contains(id) && listed.contains(&format!("{} answers", answers.len())), "{listed}");
+            assert!(
+                listed.contains(id) && listed.contains(&format!("{} answers", answers.len())),
+                "{listed}"
+            );
             let sql = format!("SELECT count(*) AS n FROM coverage WHERE snapshot = '{id}'");
             assert_eq!(self.env.query_one(&sql), 0, "unfinished snapshots are invisible");
         }
@@ -286,7 +291,9 @@ impl Killed {
     fn nothing_is_left_over(&self) {
         let others: Vec<PathBuf> = files(&self.env.store())
             .into_iter()
-            .filter(|path| !path.to_str().unwrap().contains(&self.first) && !path.ends_with("diffy-store.json"))
+            .filter(|path| {
+                !path.to_str().unwrap().contains(&self.first) && !path.ends_with("diffy-store.json")
+            })
             .collect();
         assert!(others.is_empty(), "{others:?}");
     }
@@ -306,9 +313,8 @@ fn newest(env: &TestEnv) -> String {
 
 /// Rows by host and table of a snapshot.
 fn counts(env: &TestEnv, snapshot: &str) -> Counts {
-    let sql = format!(
-        "SELECT host, table_name, rows FROM coverage WHERE snapshot = '{snapshot}' AND rows > 0"
-    );
+    let sql =
+        format!("SELECT host, table_name, rows FROM coverage WHERE snapshot = '{snapshot}' AND rows > 0");
     let counted = env.query(&sql);
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     let counts: Counts = counted
@@ -316,7 +322,11 @@ fn counts(env: &TestEnv, snapshot: &str) -> Counts {
         .map(|row| ((text(&row["host"]), text(&row["table_name"])), row["rows"].as_u64().unwrap()))
         .collect();
     let show = env.json(&["snapshot", "show", snapshot, "--json"]);
-    assert_eq!(show["rows"].as_u64().unwrap(), counts.values().sum::<u64>(), "coverage counts what parts hold");
+    assert_eq!(
+        show["rows"].as_u64().unwrap(),
+        counts.values().sum::<u64>(),
+        "coverage counts what parts hold"
+    );
     counts
 }
 
@@ -331,7 +341,8 @@ fn received(spool: &Path) -> (Counts, Counts) {
             *rows.entry((header.host, header.table)).or_default() += header.rows;
         }
     }
-    let answers = index.answers.iter().map(|answer| ((answer.host.clone(), answer.table.clone()), answer.rows));
+    let answers =
+        index.answers.iter().map(|answer| ((answer.host.clone(), answer.table.clone()), answer.rows));
     (rows, answers.collect())
 }
 

@@ -45,7 +45,8 @@ fn a_table_larger_than_the_memory_is_sorted_on_disk() {
         ));
     }
     file.write_all((text + "]").as_bytes()).unwrap();
-    let mut child = env.diffy(&["import", "fleet", "--fleet", "web", "--memory-limit", "16"]).spawn().unwrap();
+    let mut child =
+        env.diffy(&["import", "fleet", "--fleet", "web", "--memory-limit", "16"]).spawn().unwrap();
     let mut spilled = 0;
     while child.try_wait().unwrap().is_none() {
         let runs = fs::read_dir(env.store().join("spool")).into_iter().flatten().flatten();
@@ -114,7 +115,11 @@ fn a_damaged_manifest_is_named_and_costs_one_snapshot() {
     assert_eq!(env.query_one("SELECT count(*) AS n FROM processes"), rows);
     let analysis = env.run(&["analyze", "--format", "json"]);
     assert!(analysis.status == 0 && analysis.stdout.contains(&older), "{analysis:?}");
-    assert!(analysis.stderr.contains(&name), "an older snapshot was analysed without a word: {}", analysis.stderr);
+    assert!(
+        analysis.stderr.contains(&name),
+        "an older snapshot was analysed without a word: {}",
+        analysis.stderr
+    );
     assert!(env.fails(&["snapshot", "verify"], 1).contains(&name));
     let pruned = env.run(&["snapshot", "prune", "--orphans"]);
     assert_eq!(pruned.status, 0, "{}", pruned.stderr);
@@ -136,7 +141,10 @@ fn every_damage_of_a_part_is_named() {
         let verified = env.run(&["snapshot", "verify"]);
         assert_eq!(verified.status, 1, "{verified:?}");
         let line = verified.stdout.lines().find(|line| line.contains("damaged")).unwrap();
-        assert!(line.contains(&newer) && line.contains("rows/processes/") && line.contains("part-0.parquet"), "{line}");
+        assert!(
+            line.contains(&newer) && line.contains("rows/processes/") && line.contains("part-0.parquet"),
+            "{line}"
+        );
         assert!(verified.stdout.contains(&format!("{older}  ok")), "{}", verified.stdout);
     }
     fs::remove_file(&part).unwrap();
