@@ -249,8 +249,6 @@ mod tests {
     /// Vectors of encoding version 1: if one changes, stored ids no longer compare and the version must rise.
     #[test]
     fn vectors_of_version_1() {
-        let expect = ["", "", ""];
-        let _ = expect;
         insta::assert_snapshot!(ids(&batch("x web-0001 7", Some(3), "ctx", 9)).join(" "), @"");
     }
 

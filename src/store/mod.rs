@@ -49,6 +49,7 @@ pub struct Store {
     object_store: Arc<dyn ObjectStore>,
     dir: PathBuf,
     name: String,
+    part_rows: u64,
 }
 
 impl Store {
@@ -101,7 +102,13 @@ impl Store {
         let dir = dir.canonicalize().map_err(|source| cannot(source.into()))?;
         let below = LocalFileSystem::new_with_prefix(&dir).map_err(|source| cannot(source.into()))?;
         let object_store = Arc::new(below.with_automatic_cleanup(true));
-        Ok(Self { object_store, dir, name: url.to_owned() })
+        Ok(Self { object_store, dir, name: url.to_owned(), part_rows: parts::PART_ROWS })
+    }
+
+    /// Starts a new part of a table after so many rows.
+    #[cfg(test)]
+    pub(crate) fn with_part_rows(self, part_rows: u64) -> Self {
+        Self { part_rows, ..self }
     }
 
     fn is_no_store(&self) -> Error {
@@ -187,7 +194,8 @@ impl Store {
         schema: &SchemaRef,
     ) -> Result<PartWriter> {
         let path = paths::rows(table, of.0, of.1, number);
-        PartWriter::new(self.object_store(), FileKind::Rows, Some(table), (&path, schema))
+        let writer = PartWriter::new(self.object_store(), FileKind::Rows, Some(table), (&path, schema))?;
+        Ok(writer.with_most_rows(self.part_rows))
     }
 
     /// Starts a table's prevalence.

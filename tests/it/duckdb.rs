@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::LazyLock;
 
 use diffy::catalog::{Catalog, ColumnType, Normaliser};
 use serde_json::{Value, json};
@@ -15,21 +14,38 @@ const ODD_FLEETS: [&str; 6] = ["a/b=c d", "größe", "%41", "..", "+", "a%2Fb"];
 /// Columns of a prevalence file beside the grain.
 const NOT_GRAIN: [&str; 7] = ["loose_id", "strict_id", "hosts", "members", "fleet", "dt", "snapshot"];
 
-/// A store of all kinds of collections: imported, simulated, of this machine, and with odd names. Made once, read only.
-static STORE: LazyLock<TestEnv> = LazyLock::new(|| {
+/// A store of all kinds of collections: imported, simulated, of this machine, and with odd names.
+fn store() -> TestEnv {
     let env = TestEnv::new();
     env.import_fleet(10, 1, 11);
     env.import_fleet(4, 0, 12);
     let store = env.store();
     env.ok(&["demo", "--bundled", "--hosts", "10", "--compromised", "1", "--store", store.to_str().unwrap()]);
     env.ok(&["collect", "--collector", "native", "--fleet", "native", "--tables", NATIVE]);
+    let odd = env.path("odd");
+    env.write("odd/x/users.json", ODD_USERS);
+    env.write("odd/y/no_such_table.json", r#"[{"a": "1", "b": ""}, {"a": "2"}]"#);
     for fleet in ODD_FLEETS {
-        let dir = env.write("odd/x/users.json", ODD_USERS);
-        env.write("odd/y/no_such_table.json", r#"[{"a": "1", "b": ""}, {"a": "2"}]"#);
-        env.import(dir.ancestors().nth(2).unwrap(), &["--fleet", fleet]);
+        env.import(&odd, &["--fleet", fleet]);
     }
     env
-});
+}
+
+/// One test, for one store.
+#[test]
+fn duckdb_reads_what_diffy_reads() {
+    let env = store();
+    let tables = tables(&env);
+    assert!(tables.len() > 25, "{tables:?}");
+    counts_are_the_same_for_every_table(&env, &tables);
+    coverage_and_hosts_are_the_same(&env);
+    odd_fleet_names_are_the_same(&env);
+    cells_are_the_same(&env);
+    columns_have_the_types_of_the_schemas(&env, &tables);
+    prevalence_counts_each_host_of_each_distinct_row_once(&env, &tables);
+    members_are_the_hosts_that_have_the_row(&env, &tables);
+    rows_of_a_part_are_sorted(&env, &tables);
+}
 
 const NATIVE: &str = "processes,listening_ports,users,groups,mounts,etc_hosts,os_version,system_info,uptime,interface_addresses";
 
@@ -92,11 +108,7 @@ fn union(tables: &[String], query: impl Fn(&str) -> String) -> String {
     tables.iter().map(|table| query(table)).collect::<Vec<_>>().join(" UNION ALL ")
 }
 
-#[test]
-fn counts_are_those_of_duckdb_for_every_table() {
-    let env = &*STORE;
-    let tables = tables(env);
-    assert!(tables.len() > 25, "{tables:?}");
+fn counts_are_the_same_for_every_table(env: &TestEnv, tables: &[String]) {
     let counts = |table: &str, rows: &str| {
         format!(
             "SELECT '{table}' AS t, fleet, snapshot, count(*) AS n, count(DISTINCT host) AS h, \
@@ -112,12 +124,12 @@ fn counts_are_those_of_duckdb_for_every_table() {
     let theirs = duckdb(
         env,
         &[
-            union(&tables, |table| counts(table, &read(env, &format!("rows/{table}")))),
-            union(&tables, |table| lines(table, &read(env, &format!("prevalence/{table}")))),
+            union(tables, |table| counts(table, &read(env, &format!("rows/{table}")))),
+            union(tables, |table| lines(table, &read(env, &format!("prevalence/{table}")))),
         ],
     );
-    let rows = env.query(&union(&tables, |table| counts(table, &format!("\"{table}\""))));
-    let prevalence = env.query(&union(&tables, |table| lines(table, &format!("prev.\"{table}\""))));
+    let rows = env.query(&union(tables, |table| counts(table, &format!("\"{table}\""))));
+    let prevalence = env.query(&union(tables, |table| lines(table, &format!("prev.\"{table}\""))));
     for ours in [&rows, &prevalence] {
         let fleets: std::collections::BTreeSet<&str> =
             ours.iter().map(|row| row["fleet"].as_str().unwrap()).collect();
@@ -128,9 +140,7 @@ fn counts_are_those_of_duckdb_for_every_table() {
     assert_eq!(sorted(prevalence), sorted(their_prevalence));
 }
 
-#[test]
-fn coverage_and_hosts_are_those_of_duckdb() {
-    let env = &*STORE;
+fn coverage_and_hosts_are_the_same(env: &TestEnv) {
     let coverage = |from: &str, millis: &str| {
         format!(
             "SELECT fleet, snapshot, dt, host, table_name, status, rows, bytes, error, columns_missing, osquery_version, \
@@ -163,9 +173,7 @@ fn with_all(mut ours: Vec<Value>, theirs: &[Value]) -> Vec<String> {
     sorted(ours)
 }
 
-#[test]
-fn odd_fleet_names_are_the_same_in_both() {
-    let env = &*STORE;
+fn odd_fleet_names_are_the_same(env: &TestEnv) {
     let query = |from: &str| format!("SELECT DISTINCT fleet FROM {from} ORDER BY fleet");
     let [theirs] = duckdb(env, &[query(&read(env, "rows/users"))]).try_into().unwrap();
     assert_eq!(env.query(&query("users")), theirs);
@@ -179,9 +187,7 @@ fn odd_fleet_names_are_the_same_in_both() {
     assert!(below.len() <= 7, "a fleet name left its place: {below:?}");
 }
 
-#[test]
-fn cells_are_the_same_in_both() {
-    let env = &*STORE;
+fn cells_are_the_same(env: &TestEnv) {
     let query = |from: &str| {
         format!(
             "SELECT username, uid, gid, shell, description, directory, extra FROM {from} WHERE fleet = '..' AND host = 'x'"
@@ -196,11 +202,8 @@ fn cells_are_the_same_in_both() {
     assert_eq!(with_all(env.query(&query("users")), &theirs), sorted(theirs));
 }
 
-#[test]
-fn columns_have_the_types_of_the_schemas() {
-    let env = &*STORE;
+fn columns_have_the_types_of_the_schemas(env: &TestEnv, tables: &[String]) {
     let catalog = Catalog::builtin().unwrap();
-    let tables = tables(env);
     let queries: Vec<String> = tables
         .iter()
         .map(|table| {
@@ -251,14 +254,11 @@ fn quoted(columns: &[String]) -> String {
     columns.iter().map(|name| format!(", \"{name}\"")).collect()
 }
 
-#[test]
-fn prevalence_counts_each_host_of_each_distinct_row_once() {
-    let env = &*STORE;
+fn prevalence_counts_each_host_of_each_distinct_row_once(env: &TestEnv, tables: &[String]) {
     let catalog = Catalog::builtin().unwrap();
-    let tables = tables(env);
     let queries: Vec<String> = tables
         .iter()
-        .zip(grains(env, &tables))
+        .zip(grains(env, tables))
         .map(|(table, grain)| {
             let (rows, lines) = (read(env, &format!("rows/{table}")), read(env, &format!("prevalence/{table}")));
             format!(
@@ -282,17 +282,14 @@ fn prevalence_counts_each_host_of_each_distinct_row_once() {
     assert!(exact >= 10, "only {exact} tables could be compared");
 }
 
-#[test]
-fn members_are_the_hosts_that_have_the_row() {
-    let env = &*STORE;
-    let tables = tables(env);
-    let ours = env.query(&union(&tables, |table| {
+fn members_are_the_hosts_that_have_the_row(env: &TestEnv, tables: &[String]) {
+    let ours = env.query(&union(tables, |table| {
         format!(
             "SELECT '{table}' AS t, snapshot, hex_id(strict_id) AS id, bitmap_to_list(bitmap_or(members)) AS hosts \
              FROM prev.\"{table}\" GROUP BY snapshot, strict_id"
         )
     }));
-    let theirs = union(&tables, |table| {
+    let theirs = union(tables, |table| {
         format!(
             "SELECT '{table}' AS t, r.snapshot, lower(hex(strict_id)) AS id, list_sort(list(DISTINCT ordinal)) AS hosts \
              FROM {} r JOIN {} h ON r.snapshot = h.snapshot AND r.host = h.host GROUP BY r.snapshot, strict_id",
@@ -305,14 +302,11 @@ fn members_are_the_hosts_that_have_the_row() {
     assert_eq!(sorted(ours), sorted(theirs));
 }
 
-#[test]
-fn rows_of_a_part_are_sorted() {
-    let env = &*STORE;
+fn rows_of_a_part_are_sorted(env: &TestEnv, tables: &[String]) {
     let catalog = Catalog::builtin().unwrap();
-    let tables = tables(env);
     let queries: Vec<String> = tables
         .iter()
-        .zip(grains(env, &tables))
+        .zip(grains(env, tables))
         .map(|(table, grain)| {
             // Hosts are sorted within a line of prevalence.
             let line = if replaces_own_names(&catalog, table) { String::new() } else { quoted(&grain) };
