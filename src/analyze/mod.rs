@@ -5,6 +5,7 @@
 
 mod baseline;
 mod candidate;
+mod cause;
 mod explain;
 mod fleet;
 mod frequency;
@@ -43,6 +44,8 @@ pub struct AnalyzeRequest {
 struct Scored {
     host: u32,
     finding: Finding,
+    /// Values that hardly any other host has; findings that share one have the same cause.
+    telling: Vec<String>,
 }
 
 /// Analyses one snapshot.
@@ -63,11 +66,15 @@ pub async fn analyze(
     let mut scored: Vec<Scored> = Vec::new();
     let mut common = rank::CommonRows::new(state.hosts.len());
     for table in &tables {
+        let started = std::time::Instant::now();
         let spec = catalog.table_or_undeclared(table).into_owned();
         let lines = Lines::load(engine, manifest.snapshot, spec).await?;
         common.count(&lines, &state.tables[table]);
         let candidates = candidates(&lines, &state, (table, request), &known);
+        let count = candidates.len();
         scored.extend(findings(engine, manifest, (&lines, &state), candidates).await?);
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::info!(table, lines = lines.lines.len(), candidates = count, seconds, "analysed table");
     }
     let hosts = rank::rank(&state, scored, &common);
     let mut warnings = manifest.warnings.clone();
@@ -145,9 +152,9 @@ async fn findings(
     let common: Vec<usize> =
         (0..lines.lines.len()).filter(|line| lines.lines[*line].members.len() > half.max(1)).collect();
     let explainer = Explainer { lines, raw: &raw, common: &common };
-    let explained = |(candidate, score): (Candidate, f64)| Scored {
-        host: candidate.host,
-        finding: explainer.finding(&candidate, &state.hosts[candidate.host as usize], score),
+    let explained = |(candidate, score): (Candidate, f64)| {
+        let finding = explainer.finding(&candidate, &state.hosts[candidate.host as usize], score);
+        Scored { host: candidate.host, telling: cause::telling_values(&candidate, &finding), finding }
     };
     Ok(kept.into_iter().map(explained).collect())
 }

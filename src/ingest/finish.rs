@@ -56,6 +56,7 @@ pub async fn finish(
     let begin = spool.index().begin.clone();
     let spill = store.sort_dir(begin.snapshot)?;
     let fleet = Fleet::read(&spool, catalog, &config.limits)?;
+    tracing::info!(hosts = fleet.names().len(), "read who the hosts are");
     let (progress, reports) = tokio::sync::mpsc::unbounded_channel();
     let tables_at_once = config.threads.clamp(1, 4);
     let job = Arc::new(Job {
@@ -75,7 +76,9 @@ pub async fn finish(
         done = write_tables(&job, catalog, tables_at_once) => done?,
         () = report(&job, reports, watch) => return Err(Error::internal("progress ended early")),
     };
+    tracing::info!("wrote all tables");
     let finished = commit(&job, catalog, done).await?;
+    tracing::info!(snapshot = %finished.manifest.snapshot, "committed");
     drop(spill);
     job.spool.remove()?;
     Ok(finished)
