@@ -289,12 +289,8 @@ impl Store {
         // In this order: sort runs whose collection is running have a spool.
         let all = self.scratch();
         let spools: BTreeSet<SnapshotId> = self.spools().into_iter().map(|(snapshot, _)| snapshot).collect();
-        // A spool that is about to get its name is locked.
-        let is_stale = |entry: &Scratch| {
-            !entry.is_spool()
-                && !spools.contains(&entry.snapshot)
-                && !(entry.is_new() && !matches!(Held::new(&entry.path), Ok(Held::Ours(_))))
-        };
+        let is_stale =
+            |entry: &Scratch| !entry.is_spool() && !spools.contains(&entry.snapshot) && entry.is_free();
         all.into_iter().filter(is_stale).collect()
     }
 
@@ -327,8 +323,10 @@ impl Scratch {
         self.path.extension().is_some_and(|extension| extension == "spool")
     }
 
-    fn is_new(&self) -> bool {
-        self.path.extension().is_some_and(|extension| extension == spool::NEW)
+    /// Not a spool that is about to get its name: such a one is locked.
+    fn is_free(&self) -> bool {
+        let is_new = self.path.extension().is_some_and(|extension| extension == spool::NEW);
+        !is_new || matches!(Held::new(&self.path), Ok(Held::Ours(_)))
     }
 }
 
