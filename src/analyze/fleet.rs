@@ -69,7 +69,19 @@ impl FleetState {
         for batch in engine.collect(COVERAGE, of_snapshot(snapshot)).await? {
             state.note(&batch, &ordinals)?;
         }
+        state.forget_unsupported();
         Ok(state)
+    }
+
+    /// A table that no host can answer is no failure of any of them.
+    fn forget_unsupported(&mut self) {
+        let unsupported = |failure: &Failure| {
+            failure.status == Status::NotSupported
+                && self.tables.get(&failure.table).is_none_or(|table| table.heard.is_empty())
+        };
+        for failures in &mut self.failures {
+            failures.retain(|failure| !unsupported(failure));
+        }
     }
 
     fn note(&mut self, batch: &RecordBatch, ordinals: &HashMap<String, u32>) -> Result<()> {

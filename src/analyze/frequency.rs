@@ -82,10 +82,10 @@ impl Finder<'_> {
         for host in have {
             let Some(line) = self.lines.line_of(group, host) else { continue };
             let rare_columns = self.values.rare_columns(self.lines, line, self.peers.count);
-            let like = place(&[b"new", rare_columns.join(",").as_bytes()]);
+            let context = self.context(line, &rare_columns);
             self.push(Candidate {
                 rare_columns,
-                places: [place(&[b"new"]), like],
+                places: [place(&[b"new"]), place(&[b"new", context.as_bytes()])],
                 ..self.candidate(host, FindingKind::New, line, have.len())
             });
         }
@@ -145,6 +145,17 @@ impl Finder<'_> {
 
     fn push(&mut self, candidate: Candidate) {
         self.found.push(candidate);
+    }
+
+    /// What a rare value stands beside: a key of its own says nothing for a user who has one on every host, and much
+    /// for one who has the same on all.
+    fn context(&self, line: usize, rare_columns: &[String]) -> String {
+        let loose = self.lines.spec.identity(Strength::Loose).map(|column| &column.name);
+        let cell = |name: &String| match rare_columns.contains(name) {
+            true => format!("{name} is rare"),
+            false => format!("{name} {:?}", self.lines.value(line, name)),
+        };
+        loose.map(cell).collect::<Vec<_>>().join("\n")
     }
 
     fn differing(&self, line: usize, other: usize) -> Vec<String> {

@@ -5,6 +5,7 @@
 
 mod baseline;
 mod candidate;
+mod cause;
 mod explain;
 mod fleet;
 mod frequency;
@@ -43,6 +44,8 @@ pub struct AnalyzeRequest {
 struct Scored {
     host: u32,
     finding: Finding,
+    /// Values that hardly any other host has; findings that share one have the same cause.
+    telling: Vec<String>,
 }
 
 /// Analyses one snapshot.
@@ -145,9 +148,9 @@ async fn findings(
     let common: Vec<usize> =
         (0..lines.lines.len()).filter(|line| lines.lines[*line].members.len() > half.max(1)).collect();
     let explainer = Explainer { lines, raw: &raw, common: &common };
-    let explained = |(candidate, score): (Candidate, f64)| Scored {
-        host: candidate.host,
-        finding: explainer.finding(&candidate, &state.hosts[candidate.host as usize], score),
+    let explained = |(candidate, score): (Candidate, f64)| {
+        let finding = explainer.finding(&candidate, &state.hosts[candidate.host as usize], score);
+        Scored { host: candidate.host, telling: cause::telling_values(&candidate, &finding), finding }
     };
     Ok(kept.into_iter().map(explained).collect())
 }

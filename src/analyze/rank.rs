@@ -1,11 +1,12 @@
 //! From findings to hosts: rank, verdict, and what a reader must know before trusting either.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 use serde_json::json;
 
 use super::candidate::{Candidate, Method};
+use super::cause;
 use super::fleet::{Failure, FleetState, TableAnswers};
 use super::lines::Lines;
 use super::score::{host_score, surprise};
@@ -81,16 +82,16 @@ impl CommonRows {
 
 /// All hosts, the most suspicious first.
 pub(super) fn rank(state: &FleetState, scored: Vec<Scored>, common: &CommonRows) -> Vec<HostResult> {
-    let mut findings: Vec<Vec<Finding>> = vec![Vec::new(); state.hosts.len()];
-    for Scored { host, finding } in scored {
-        findings[host as usize].push(finding);
+    let mut findings: Vec<Vec<(Finding, Vec<String>)>> = vec![Vec::new(); state.hosts.len()];
+    for Scored { host, finding, telling } in scored {
+        findings[host as usize].push((finding, telling));
     }
     let coverage = CoverageView::new(state);
     let mut hosts: Vec<HostResult> = findings
         .into_iter()
         .enumerate()
         .map(|(host, mut findings)| {
-            findings.extend(coverage.finding(state, host));
+            findings.extend(coverage.finding(state, host).map(|finding| (finding, Vec::new())));
             host_result(state, host, findings, common.has_peers(host))
         })
         .collect();
@@ -101,15 +102,16 @@ pub(super) fn rank(state: &FleetState, scored: Vec<Scored>, common: &CommonRows)
     hosts
 }
 
-fn host_result(state: &FleetState, host: usize, mut findings: Vec<Finding>, has_peers: bool) -> HostResult {
-    findings
-        .sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| (&a.table, &a.id).cmp(&(&b.table, &b.id))));
-    let mut best: BTreeMap<&str, f64> = BTreeMap::new();
-    for finding in &findings {
-        let table = best.entry(&finding.table).or_default();
-        *table = table.max(finding.score);
-    }
-    let score = (host_score(best.into_values().collect()) * 10.0).round() / 10.0;
+fn host_result(
+    state: &FleetState,
+    host: usize,
+    mut findings: Vec<(Finding, Vec<String>)>,
+    has_peers: bool,
+) -> HostResult {
+    findings.sort_by(|(a, _), (b, _)| {
+        b.score.total_cmp(&a.score).then_with(|| (&a.table, &a.id).cmp(&(&b.table, &b.id)))
+    });
+    let score = (host_score(cause::best_of_causes(&findings)) * 10.0).round() / 10.0;
     HostResult {
         host: state.hosts[host].clone(),
         rank: 0,
@@ -117,7 +119,7 @@ fn host_result(state: &FleetState, host: usize, mut findings: Vec<Finding>, has_
         verdict: verdict(score, has_peers),
         peer_group: None,
         coverage: HostCoverage { ok: state.ok[host], failed: state.failures[host].len() as u64 },
-        findings,
+        findings: findings.into_iter().map(|(finding, _)| finding).collect(),
     }
 }
 
@@ -215,6 +217,7 @@ pub(super) fn warnings(
     let poor: Vec<&str> = state
         .tables
         .iter()
+        .filter(|(_, table)| !table.heard.is_empty())
         .filter(|(_, table)| (table.answered.len() as f64) < state.total() as f64 * TABLE_WORKS)
         .map(|(name, _)| name.as_str())
         .collect();

@@ -2,7 +2,7 @@
 //!
 //! A candidate is calibrated by what the other hosts do in the same place: if every host shows one row of its own
 //! there, a row of its own is worth nothing; where nobody else does, it is worth log2 of the number of hosts. A host
-//! is its best finding, lightly helped by its next tables: never the sum of its noise.
+//! is its best cause, lightly helped by its next two: never the sum of its noise.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,8 @@ use crate::model::FindingKind;
 
 /// A fleet of fewer hosts cannot reach the full score: one host of five with something of its own is expected.
 const FULL_SCORE_HOSTS: f64 = 30.0;
-/// What a host's second and third table add to its first.
-const NEXT_TABLES: f64 = 0.15;
+/// What a host's second and third cause add to its first.
+const NEXT_CAUSES: f64 = 0.15;
 /// What is missing says a little less than what is there.
 const MISSING_FACTOR: f64 = 0.9;
 /// Score of a row that the baseline does not have, when it is the only one of its table.
@@ -141,12 +141,12 @@ fn count_as_odd(candidates: LazyFrame) -> LazyFrame {
     candidates.join(counts, level.clone(), level, JoinArgs::new(JoinType::Left))
 }
 
-/// A host's score from the best score of each of its tables, 0 to 100.
-pub(super) fn host_score(mut best_of_tables: Vec<f64>) -> f64 {
-    best_of_tables.sort_by(|a, b| b.total_cmp(a));
-    let best = best_of_tables.first().copied().unwrap_or(0.0);
-    let next: f64 = best_of_tables.iter().skip(1).take(2).sum();
-    (best + NEXT_TABLES * next) / (1.0 + 2.0 * NEXT_TABLES)
+/// A host's score from the best score of each of its causes, 0 to 100.
+pub(super) fn host_score(mut best_of_causes: Vec<f64>) -> f64 {
+    best_of_causes.sort_by(|a, b| b.total_cmp(a));
+    let best = best_of_causes.first().copied().unwrap_or(0.0);
+    let next: f64 = best_of_causes.iter().skip(1).take(2).sum();
+    (best + NEXT_CAUSES * next) / (1.0 + 2.0 * NEXT_CAUSES)
 }
 
 #[cfg(test)]

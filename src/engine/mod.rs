@@ -33,8 +33,8 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 
 pub use self::explain::explain_error;
-pub use self::sort::{DEFAULT_BATCH_ROWS, SortConfig, sort_stream};
 use self::library::{Library, Scope, Shelves};
+pub use self::sort::{DEFAULT_BATCH_ROWS, SortConfig, sort_stream};
 use crate::catalog::{BoundQuery, Catalog, ParamValue};
 use crate::error::{Error, Result};
 use crate::store::Manifest;
