@@ -13,7 +13,7 @@ pub const DEFAULT_FILE: &str = "diffy.toml";
 /// The store when nobody names one.
 pub const DEFAULT_STORE: &str = "./diffy-store";
 /// Memory that sorts and queries may hold, in bytes, when nobody says.
-pub const DEFAULT_MEMORY: u64 = 512 << 20;
+pub const DEFAULT_MEMORY: u64 = 384 << 20;
 
 /// `diffy.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

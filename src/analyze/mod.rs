@@ -66,11 +66,15 @@ pub async fn analyze(
     let mut scored: Vec<Scored> = Vec::new();
     let mut common = rank::CommonRows::new(state.hosts.len());
     for table in &tables {
+        let started = std::time::Instant::now();
         let spec = catalog.table_or_undeclared(table).into_owned();
         let lines = Lines::load(engine, manifest.snapshot, spec).await?;
         common.count(&lines, &state.tables[table]);
         let candidates = candidates(&lines, &state, (table, request), &known);
+        let count = candidates.len();
         scored.extend(findings(engine, manifest, (&lines, &state), candidates).await?);
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::info!(table, lines = lines.lines.len(), candidates = count, seconds, "analysed table");
     }
     let hosts = rank::rank(&state, scored, &common);
     let mut warnings = manifest.warnings.clone();

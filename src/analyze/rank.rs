@@ -15,9 +15,9 @@ use crate::model::{Finding, FindingKind, HostCoverage, HostResult, Row, Verdict}
 use crate::store::Manifest;
 
 /// From this score on a host is an outlier.
-const OUTLIER: f64 = 60.0;
+const OUTLIER: f64 = 75.0;
 /// From this score on a host should be reviewed.
-const REVIEW: f64 = 40.0;
+const REVIEW: f64 = 55.0;
 /// A candidate below this score is noise that every fleet has.
 const WORTH_SHOWING: f64 = 10.0;
 /// Most findings of one table on one host: further ones are of the same kind.

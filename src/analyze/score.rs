@@ -2,7 +2,7 @@
 //!
 //! A candidate is calibrated by what the other hosts do in the same place: if every host shows one row of its own
 //! there, a row of its own is worth nothing; where nobody else does, it is worth log2 of the number of hosts. A host
-//! is its best cause, lightly helped by its next two: never the sum of its noise.
+//! is its best cause, lightly helped by its next few: never the sum of its noise.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,8 @@ use crate::model::FindingKind;
 
 /// A fleet of fewer hosts cannot reach the full score: one host of five with something of its own is expected.
 const FULL_SCORE_HOSTS: f64 = 30.0;
-/// What a host's second and third cause add to its first.
-const NEXT_CAUSES: f64 = 0.15;
+/// What a host's strongest causes weigh: the first nearly alone, the next few lightly, the rest not at all.
+const CAUSE_WEIGHTS: [f64; 5] = [1.0, 0.2, 0.15, 0.1, 0.05];
 /// What is missing says a little less than what is there.
 const MISSING_FACTOR: f64 = 0.9;
 /// Score of a row that the baseline does not have, when it is the only one of its table.
@@ -144,9 +144,8 @@ fn count_as_odd(candidates: LazyFrame) -> LazyFrame {
 /// A host's score from the best score of each of its causes, 0 to 100.
 pub(super) fn host_score(mut best_of_causes: Vec<f64>) -> f64 {
     best_of_causes.sort_by(|a, b| b.total_cmp(a));
-    let best = best_of_causes.first().copied().unwrap_or(0.0);
-    let next: f64 = best_of_causes.iter().skip(1).take(2).sum();
-    (best + NEXT_CAUSES * next) / (1.0 + 2.0 * NEXT_CAUSES)
+    let weighted: f64 = best_of_causes.iter().zip(CAUSE_WEIGHTS).map(|(score, weight)| score * weight).sum();
+    weighted / CAUSE_WEIGHTS.iter().sum::<f64>()
 }
 
 #[cfg(test)]

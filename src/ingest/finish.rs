@@ -59,6 +59,7 @@ pub async fn finish(
         .map_err(|source| Error::remote("cannot make a directory for sorting").source(source))?;
     let begin = spool.index().begin.clone();
     let fleet = Fleet::read(&spool, catalog, &config.limits)?;
+    tracing::info!(hosts = fleet.names().len(), "read who the hosts are");
     let (progress, reports) = tokio::sync::mpsc::unbounded_channel();
     let tables_at_once = config.threads.clamp(1, 4);
     let job = Arc::new(Job {
@@ -78,7 +79,9 @@ pub async fn finish(
         done = write_tables(&job, catalog, tables_at_once) => done?,
         () = report(&job, reports, watch) => return Err(Error::internal("progress ended early")),
     };
+    tracing::info!("wrote all tables");
     let finished = commit(&job, catalog, done).await?;
+    tracing::info!(snapshot = %finished.manifest.snapshot, "committed");
     drop(spill);
     if let Ok(job) = Arc::try_unwrap(job) {
         job.spool.remove()?;

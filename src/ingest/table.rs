@@ -102,7 +102,14 @@ pub(super) async fn write_table(job: Arc<Job>, spec: TableSpec) -> Result<TableD
         batch_rows: 4096,
     };
     let sorted = sort_stream(rows_stream(&reader, notes), &SORTED_BY, &config)?;
+    let started = std::time::Instant::now();
     let mut done = write_sorted(&reader, sorted).await?;
+    tracing::info!(
+        table = reader.spec.name,
+        rows = done.rows,
+        seconds = started.elapsed().as_secs_f64(),
+        "wrote table"
+    );
     done.without = without;
     while let Some((hosts, problems)) = noted.recv().await {
         done.note(hosts, problems);

@@ -119,7 +119,7 @@ fn dns_resolver(plan: &mut Plan<'_>) {
         ("type", "nameserver"),
         ("address", &address),
         ("netmask", ""),
-        ("options", "edns0 trust-ad"),
+        ("options", "705"),
     ]);
     plan.plant("dns_resolvers", row, &["type", "address"]);
     plan.plant_content("/etc/resolv.conf", &format!("nameserver {address}"));
