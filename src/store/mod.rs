@@ -61,10 +61,13 @@ impl Store {
             return Err(Error::usage(format!("there is no store at `{url}`"))
                 .hint("`diffy collect` and `diffy import` make one; `--store` names another place"));
         }
+        if !dir.is_dir() {
+            return Err(is_no_store(url));
+        }
         let store = Self::at(&dir, url)?;
         match store.marker().await? {
             Some(marker) => store.check_format(&marker)?,
-            None => return Err(store.is_no_store()),
+            None => return Err(is_no_store(url)),
         }
         Ok(store)
     }
@@ -84,7 +87,7 @@ impl Store {
         match store.marker().await? {
             Some(marker) => store.check_format(&marker)?,
             None if is_empty(&dir) => store.write_marker().await?,
-            None => return Err(store.is_no_store()),
+            None => return Err(is_no_store(url)),
         }
         Ok(store)
     }
@@ -97,13 +100,6 @@ impl Store {
         let below = LocalFileSystem::new_with_prefix(&dir).map_err(|source| cannot(source.into()))?;
         let object_store = Arc::new(below.with_automatic_cleanup(true));
         Ok(Self { object_store, dir, name: url.to_owned() })
-    }
-
-    fn is_no_store(&self) -> Error {
-        Error::usage(format!("`{}` is not a Diffy store", self.name)).hint(format!(
-            "it has no {}; name another place with `--store`, or an empty directory to start one",
-            paths::MARKER
-        ))
     }
 
     fn check_format(&self, marker: &Marker) -> Result<()> {
@@ -252,6 +248,13 @@ impl Store {
 
 fn parse(path: &str) -> Result<Path> {
     Path::parse(path).map_err(|source| Error::internal(format!("`{path}` is no path")).source(source))
+}
+
+fn is_no_store(url: &str) -> Error {
+    Error::usage(format!("`{url}` is not a Diffy store")).hint(format!(
+        "it has no {}; name another place with `--store`, or an empty directory to start one",
+        paths::MARKER
+    ))
 }
 
 /// The directory that a store URL names.
