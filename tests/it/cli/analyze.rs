@@ -157,7 +157,8 @@ fn every_format_tells_the_same_findings() {
 
 #[test]
 fn the_exit_status_tells_outliers_only_when_asked() {
-    let env = fleet_with_a_backdoor();
+    let env = TestEnv::new();
+    env.import_fleet(40, 1, 1);
     assert_eq!(env.run(&["analyze"]).status, 0);
     assert_eq!(env.run(&["analyze", "--exit-code"]).status, 3);
     let quiet = TestEnv::new();

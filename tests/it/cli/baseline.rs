@@ -34,7 +34,7 @@ fn unknown_to(env: &TestEnv, baseline: &str) -> Vec<String> {
 fn baselines_are_made_listed_shown_and_deleted() {
     let env = three_hosts();
     let made = env.ok(&["baseline", "create"]);
-    assert!(made.contains("baseline  default") && made.contains("3 rows in 1 tables"), "{made}");
+    assert!(made.contains("baseline  default") && made.contains("rows      3 in 1 tables"), "{made}");
     env.ok(&["baseline", "create", "second"]);
     let listed = env.ok(&["baseline", "list"]);
     assert_eq!(listed.lines().count(), 2, "{listed}");

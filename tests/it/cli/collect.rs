@@ -66,7 +66,6 @@ fn what_cannot_be_asked_is_said_before_anything_is_made() {
         (&["--concurrency", "0"], "`--concurrency 0` would ask nobody"),
         (&["--min-success", "101"], "`--min-success 101` is no percentage"),
         (&["--targets", "moon"], "local"),
-        (&["--collector", "osquery", "--osqueryi", ""], "osqueryi"),
     ] {
         let stderr = env.fails(&[&NATIVE, args].concat(), 2);
         assert!(stderr.contains(expected), "{args:?}: {stderr}");

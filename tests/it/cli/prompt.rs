@@ -28,10 +28,11 @@ def wait_for(what, since):
 wait_for(b"diffy> ", 0)
 for line in lines:
     text, _, expected = line.partition(" => ")
-    since = len(seen)
-    os.write(terminal, text.encode().decode("unicode_escape").encode())
-    wait_for(expected.encode(), since)
-    wait_for(b"diffy> ", seen.index(expected.encode(), since) if expected.encode() in seen[since:] else since)
+    text, expected, since = text.encode().decode("unicode_escape"), expected.encode(), len(seen)
+    os.write(terminal, text.encode())
+    wait_for(expected, since)
+    if text[-1] in "\r\n":
+        wait_for(b"diffy> ", seen.find(expected, since))
 os.write(terminal, b"\x04")
 wait_for(b"there is no such text", len(seen))
 _, status = os.waitpid(child, 0)

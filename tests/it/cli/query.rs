@@ -101,8 +101,8 @@ fn saved_queries_take_parameters() {
         let args = ["query", "--name", "rare_listening_ports", "--param", &param, "--format", "json"];
         env.json(&args).as_array().unwrap().len()
     };
+    assert_eq!(rare("0"), 0);
     assert!(rare("1") >= 1);
-    assert!(rare("12") > rare("1"));
     for (args, expected) in [
         (&["rare_listening_port"][..], "did you mean `rare_listening_ports`?"),
         (&["rare_listening_ports", "--param", "max_hots=1"], "it has: max_hosts"),
@@ -123,7 +123,7 @@ fn every_saved_query_without_required_parameters_runs() {
         let output = env.run(&["query", "--name", name, "--format", "csv"]);
         let is_fine = output.status == 0
             || (output.status == 2
-                && output.stderr.contains("parameter")
+                && output.stderr.contains("needs a value")
                 && output.stderr.contains("--param"));
         assert!(is_fine, "{name}: {}", output.stderr);
     }
@@ -165,7 +165,7 @@ fn queries_only_read() {
     let env = two_hosts();
     for sql in [
         "DELETE FROM users",
-        "INSERT INTO users VALUES (1)",
+        "INSERT INTO users SELECT * FROM users",
         "CREATE TABLE x (a INT)",
         "DROP TABLE users",
         "COPY users TO 'out.csv'",
