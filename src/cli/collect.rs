@@ -203,7 +203,7 @@ fn interrupted(store: &Store, snapshot: SnapshotId) -> Error {
 }
 
 /// A wrong clock would make an old snapshot the newest for ever.
-async fn warn_of_future(app: &App, store: &Store, fleet: &Fleet) -> Result<()> {
+pub(super) async fn warn_of_future(app: &App, store: &Store, fleet: &Fleet) -> Result<()> {
     let listing = store.snapshots(Some(fleet)).await?;
     for manifest in listing.manifests.iter().filter(|manifest| manifest.snapshot.time() > now()) {
         app.output.warn(&format!(

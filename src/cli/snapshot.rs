@@ -187,10 +187,11 @@ fn show(manifest: &Manifest) -> String {
 
 async fn verify(app: &App, store: &Store, snapshots: &[SnapshotId]) -> Result<()> {
     let listing = store.snapshots(None).await?;
-    let mut damaged = listing.unreadable.len();
     for error in &listing.unreadable {
         app.output.warn(&error.to_string());
     }
+    let unreadable = listing.unreadable.len();
+    let mut damaged = 0;
     let wanted = chosen(listing.manifests, snapshots)?;
     for manifest in &wanted {
         let checks = store.verify(manifest).await?;
@@ -213,6 +214,12 @@ async fn verify(app: &App, store: &Store, snapshots: &[SnapshotId]) -> Result<()
     if damaged > 0 {
         return Err(Error::data(format!("{damaged} files are not what was written"))
             .hint("restore them from a copy of the store"));
+    }
+    if unreadable > 0 {
+        return Err(Error::data(format!(
+            "{unreadable} manifests cannot be read; their snapshots are not proven"
+        ))
+        .hint("a newer Diffy may read them; else restore them from a copy of the store"));
     }
     Ok(())
 }

@@ -63,10 +63,13 @@ impl Store {
             return Err(Error::usage(format!("there is no store at `{url}`"))
                 .hint("`diffy collect` and `diffy import` make one; `--store` names another place"));
         }
+        if !dir.is_dir() {
+            return Err(is_no_store(url));
+        }
         let store = Self::at(&dir, url)?;
         match store.marker().await? {
             Some(marker) => store.check_format(&marker)?,
-            None => return Err(store.is_no_store()),
+            None => return Err(is_no_store(url)),
         }
         Ok(store)
     }
@@ -89,7 +92,7 @@ impl Store {
             // Another collection may have made it meanwhile.
             None => match store.marker().await? {
                 Some(marker) => store.check_format(&marker)?,
-                None => return Err(store.is_no_store()),
+                None => return Err(is_no_store(url)),
             },
         }
         Ok(store)
@@ -109,13 +112,6 @@ impl Store {
     #[cfg(test)]
     pub(crate) fn with_part_rows(self, part_rows: u64) -> Self {
         Self { part_rows, ..self }
-    }
-
-    fn is_no_store(&self) -> Error {
-        Error::usage(format!("`{}` is not a Diffy store", self.name)).hint(format!(
-            "it has no {}; name another place with `--store`, or an empty directory to start one",
-            paths::MARKER
-        ))
     }
 
     fn check_format(&self, marker: &Marker) -> Result<()> {
@@ -285,6 +281,13 @@ impl Store {
 
 fn parse(path: &str) -> Result<Path> {
     Path::parse(path).map_err(|source| Error::internal(format!("`{path}` is no path")).source(source))
+}
+
+fn is_no_store(url: &str) -> Error {
+    Error::usage(format!("`{url}` is not a Diffy store")).hint(format!(
+        "it has no {}; name another place with `--store`, or an empty directory to start one",
+        paths::MARKER
+    ))
 }
 
 /// The directory that a store URL names.
