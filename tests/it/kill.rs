@@ -317,7 +317,7 @@ fn newest(env: &TestEnv) -> String {
 fn counts(env: &TestEnv, snapshot: &str) -> Counts {
     let sql = format!(
         "SELECT host, table_name, c.rows, s.rows AS of_all FROM coverage c JOIN snapshots s USING (snapshot) \
-         WHERE snapshot = '{snapshot}' AND c.rows > 0"
+         WHERE c.snapshot = '{snapshot}' AND c.rows > 0"
     );
     let counted = env.query(&sql);
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
