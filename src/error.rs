@@ -120,8 +120,14 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
         let mut below: Option<&(dyn error::Error + 'static)> = error::Error::source(self);
+        let mut said = String::new();
         while let Some(cause) = below {
-            write!(f, ": {cause}")?;
+            let text = cause.to_string();
+            // Many errors print those below them, and then hand them out as well.
+            if !said.contains(&text) {
+                write!(f, ": {text}")?;
+                said.push_str(&text);
+            }
             // Our own errors print their causes themselves.
             below = if cause.is::<Self>() { None } else { cause.source() };
         }
@@ -143,6 +149,14 @@ impl error::Error for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_that_prints_its_own_cause_is_printed_once() {
+        let inner = Error::data("no space left");
+        let middle = Error::data("cannot write part 7").source(inner);
+        let outer = Error::remote("cannot commit").source(std::io::Error::other(middle));
+        assert_eq!(outer.to_string(), "cannot commit: cannot write part 7: no space left");
+    }
 
     #[test]
     fn prints_message_causes_and_context_on_one_line() {

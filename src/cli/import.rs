@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::collect::{fleet, make_snapshot, summary, tell_problems};
+use super::collect::{fleet, make_snapshot, summary, tell_problems, warn_of_future};
 use super::output::print;
 use super::progress::Progress;
 use super::{App, Outcome};
@@ -15,7 +15,7 @@ use crate::decode::{
 use crate::error::{Error, Result};
 use crate::ingest::Receiver;
 use crate::model::{Coverage, Fleet, SnapshotId, now};
-use crate::store::{SpoolBegin, SpoolWriter, Store};
+use crate::store::{SpoolBegin, SpoolReader, SpoolWriter, Store};
 
 /// Most files and problems that are told one by one.
 const MOST_TOLD: usize = 20;
@@ -72,6 +72,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         })?;
     }
     let store = Store::open_or_create(&app.settings.store).await?;
+    warn_of_future(app, &store, &fleet).await?;
     let started = now();
     let begin = SpoolBegin {
         snapshot: SnapshotId::new(started),
@@ -84,7 +85,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     };
     let path = store.spool_path(begin.snapshot);
     let receiver = Receiver::new(&app.catalog, SpoolWriter::create(path.clone(), &begin)?);
-    let (reader, report) = match read_files(app, &args, receiver) {
+    let reader = match read_files(app, &args, receiver) {
         Ok(read) => read,
         Err(error) => {
             // The files are still there: half an import is worth nothing.
@@ -92,18 +93,13 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
             return Err(error);
         }
     };
-    tell(app, &report);
     let finished = make_snapshot(app, &store, reader).await?;
     print(&summary(&finished))?;
     tell_problems(app, &finished);
     Ok(Outcome::Done)
 }
 
-fn read_files(
-    app: &App,
-    args: &Args,
-    mut receiver: Receiver<'_>,
-) -> Result<(crate::store::SpoolReader, ImportReport)> {
+fn read_files(app: &App, args: &Args, mut receiver: Receiver<'_>) -> Result<SpoolReader> {
     let options = ImportOptions {
         format: args.format.map(|format| match format {
             Format::Osqueryi => ImportFormat::Osqueryi,
@@ -117,19 +113,20 @@ fn read_files(
     let progress = Progress::new(app.progress, "reading rows", None);
     let mut sink = Sink { receiver: &mut receiver, progress: &progress };
     let report = decode::import(&args.paths, &options, &app.catalog, &mut sink)?;
+    drop(progress);
+    tell(app, &report);
     if report.hosts == 0 {
         return Err(Error::data("found no host in these files").hint(
             "expected HOST/TABLE.json of `osqueryi --json`, one file per host, or logs of osqueryd; `--format` forces one",
         ));
     }
-    drop(progress);
     if report.problems_total > 0 {
         receiver.warning(format!(
             "{} lines or rows of the imported files could not be read",
             report.problems_total
         ))?;
     }
-    Ok((receiver.into_reader()?, report))
+    receiver.into_reader()
 }
 
 /// Hands what an import finds to the spool.

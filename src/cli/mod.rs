@@ -35,7 +35,7 @@ use crate::report::is_broken_pipe;
 #[derive(Debug, Parser)]
 #[command(name = "diffy", version, disable_help_subcommand = true, max_term_width = 110)]
 struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Global options")]
     global: Global,
     #[command(subcommand)]
     command: Command,

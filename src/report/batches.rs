@@ -184,7 +184,10 @@ impl<W: Write + Send> BatchWriter for Csv<W> {
 
 /// The `csv` crate's errors hide those of the writer below; this brings them up.
 fn csv_failed(source: csv::Error) -> Error {
-    write_failed(std::io::Error::from(source))
+    match source.into_kind() {
+        csv::ErrorKind::Io(source) => write_failed(source),
+        other => write_failed(format!("{other:?}")),
+    }
 }
 
 /// Whether a type's text is a number, which aligns right and is never a formula.

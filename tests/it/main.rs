@@ -1,1 +1,14 @@
+//! The one integration binary: what Diffy promises, through the built program and over the source tree.
+//!
+//! A test goes where it can be said shortest: on the command line (`cli/`), about the source tree (`tidy.rs`), else as
+//! a unit test beside the code. Everything here runs without a terminal, in any order, as root or not; what needs
+//! Python asks [`env::python`], which fails loudly when it cannot have it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod cli;
+mod duckdb;
+mod env;
+mod hand;
+mod kill;
+mod store;
+mod tidy;

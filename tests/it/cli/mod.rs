@@ -1,0 +1,14 @@
+//! What users see, through the built program: one file per command, and one for bad input.
+
+mod analyze;
+mod bad_input;
+mod baseline;
+mod collect;
+mod config;
+mod demo;
+mod help;
+mod import;
+mod prompt;
+mod query;
+mod snapshot;
+mod tables;

@@ -1,0 +1,1 @@
+//! What holds for the source tree: rooms, landlords, sizes, lists, links.
