@@ -17,6 +17,7 @@ use super::{App, Outcome};
 use crate::catalog::{ParamValue, Queries};
 use crate::engine::{Engine, explain_error};
 use crate::error::{Error, Result};
+use crate::report::analysis::findings_schema;
 use crate::report::escape::escape;
 use crate::report::{Format, writer};
 use crate::store::{Baseline, Store};
@@ -86,6 +87,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     }
     let engine = engine(app, &store, listing.manifests)?;
     engine.register_batches("baselines", vec![baselines_table(&store.baselines(None).await?)?])?;
+    engine.register_batches("findings", kept_findings(&store).await?)?;
     match question {
         Some(question) => ask(app, &engine, question, &args).await?,
         None => open_prompt(app, engine, &queries, &args).await?,
@@ -103,7 +105,7 @@ fn question(args: &Args, queries: &Queries) -> Result<Option<Question>> {
     }
     let plain = |sql| Ok(Some(Question { sql, params: Vec::new() }));
     if let Some(file) = &args.file {
-        let text = std::fs::File::open(file).and_then(|file| read_sql(file));
+        let text = std::fs::File::open(file).and_then(read_sql);
         return plain(
             text.map_err(|source| Error::usage(format!("cannot read `{}`", file.display())).source(source))?,
         );
@@ -153,6 +155,13 @@ async fn ask(app: &App, engine: &Engine, question: Question, args: &Args) -> Res
         app.output.say(&format!("{} rows{cut}", written.rows));
     }
     Ok(())
+}
+
+/// The `findings` table: what `analyze --keep` kept.
+async fn kept_findings(store: &Store) -> Result<Vec<RecordBatch>> {
+    let mut batches = store.kept_findings().await?;
+    batches.push(RecordBatch::new_empty(findings_schema()));
+    Ok(batches)
 }
 
 /// What the prompt completes, read once.
