@@ -51,7 +51,8 @@ pub async fn create_baseline(
         let lines =
             Lines::load(engine, manifest.snapshot, catalog.table_or_undeclared(table).into_owned()).await?;
         let batch = normal_rows(&lines, &hosts, request.quorum)?;
-        let hosts_answered = (&answers.answered & &hosts).len();
+        // A host that answered in part says what is normal too; what it could not say can only show up as new.
+        let hosts_answered = (&answers.heard & &hosts).len();
         if hosts_answered > 0 {
             tables.insert(table.clone(), BaselineFile { hosts_answered, rows: batch.num_rows() as u64 });
             part.write(&batch).await?;
@@ -149,9 +150,19 @@ fn normal_rows(lines: &Lines, hosts: &RoaringBitmap, quorum: u64) -> Result<Reco
 #[derive(Debug, Default)]
 pub(super) struct KnownTable {
     hosts_answered: u64,
-    /// By loose id: a row, and the most hosts that have it.
-    loose: HashMap<Id, (Arc<Row>, u64)>,
+    loose: HashMap<Id, KnownThing>,
     strict: HashSet<Id>,
+}
+
+/// What a baseline knows of one loose id.
+#[derive(Debug)]
+struct KnownThing {
+    /// One of its rows.
+    row: Arc<Row>,
+    /// The most hosts that have one of its contents.
+    hosts: u64,
+    /// How many contents it has.
+    contents: u64,
 }
 
 /// What a baseline knows, by table.
@@ -194,8 +205,13 @@ fn note(known: &mut Known, batch: &RecordBatch) -> Result<()> {
             .map_err(|source| Error::data("broken row in a baseline").source(source))?;
         let count = u64::try_from(hosts.value(number)).unwrap_or(0);
         table.strict.insert(id(strict.value(number))?);
-        let entry = table.loose.entry(id(loose.value(number))?).or_insert_with(|| (Arc::new(row), 0));
-        entry.1 = entry.1.max(count);
+        let thing = table.loose.entry(id(loose.value(number))?).or_insert_with(|| KnownThing {
+            row: Arc::new(row),
+            hosts: 0,
+            contents: 0,
+        });
+        thing.hosts = thing.hosts.max(count);
+        thing.contents += 1;
     }
     Ok(())
 }
@@ -212,20 +228,19 @@ pub(super) fn candidates(
     let of = Of { table, answers };
     for group in &groups {
         match known.loose.get(&group.id) {
-            None => of.rows(lines, group, (FindingKind::New, None), &mut found),
-            Some((row, hosts)) => {
+            None => of.rows(lines, group, None, &mut found),
+            Some(thing) => {
                 for strict in lines.strict(group).iter().filter(|strict| !known.strict.contains(&strict.id)) {
-                    let nearest = Some((Subject::Known(Arc::clone(row)), *hosts));
-                    of.rows(lines, strict, (FindingKind::Changed, nearest), &mut found);
+                    of.rows(lines, strict, Some(thing), &mut found);
                 }
             }
         }
     }
     let present: HashMap<Id, &RoaringBitmap> =
         groups.iter().map(|group| (group.id, &group.members)).collect();
-    for (id, (row, hosts)) in &known.loose {
-        if *hosts >= known.hosts_answered {
-            of.missing(*id, row, present.get(id).copied(), &mut found);
+    for (id, thing) in &known.loose {
+        if thing.hosts >= known.hosts_answered {
+            of.missing(*id, &thing.row, present.get(id).copied(), &mut found);
         }
     }
     found
@@ -238,13 +253,10 @@ struct Of<'a> {
 }
 
 impl Of<'_> {
-    fn rows(
-        &self,
-        lines: &Lines,
-        group: &Group,
-        (kind, nearest): (FindingKind, Option<(Subject, u64)>),
-        found: &mut Vec<Candidate>,
-    ) {
+    /// Rows that the baseline does not have; `known` is what it has instead.
+    fn rows(&self, lines: &Lines, group: &Group, known: Option<&KnownThing>, found: &mut Vec<Candidate>) {
+        let kind = if known.is_some() { FindingKind::Changed } else { FindingKind::New };
+        let nearest = known.map(|thing| (Subject::Known(Arc::clone(&thing.row)), thing.hosts));
         let have = &group.members & &self.answers.heard;
         for host in &have {
             let Some(line) = lines.line_of(group, host) else { continue };
@@ -257,6 +269,7 @@ impl Of<'_> {
                 places: [place(&[b"baseline", kind.as_str().as_bytes()]); 2],
                 hosts_with_row: have.len(),
                 hosts_answered: self.answers.heard.len(),
+                known_contents: known.map_or(1, |thing| thing.contents),
                 rare_columns: Vec::new(),
                 method: Method::Baseline,
                 id: group.id,
@@ -278,6 +291,7 @@ impl Of<'_> {
                 places: [place(&[b"baseline", b"missing"]); 2],
                 hosts_with_row: have.len(),
                 hosts_answered: self.answers.heard.len(),
+                known_contents: 1,
                 rare_columns: Vec::new(),
                 method: Method::Baseline,
                 id,

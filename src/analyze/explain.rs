@@ -260,13 +260,13 @@ fn reason(spec: &TableSpec, candidate: &Candidate, row: &Row, nearest: Option<&N
         }
         (Method::Baseline, FindingKind::New) => format!("the baseline does not have {named}; it is on {on}"),
         (Method::Baseline, _) => {
-            format!("{named} is in the baseline with other content{}", changes(row, nearest))
+            format!("{named} is in the baseline with other content{}", changes(spec, row, nearest))
         }
         (_, FindingKind::Variant) => {
             let others = nearest.map_or(0, |nearest| nearest.hosts_with_row);
             format!(
                 "{named} is like this on {on}; {others} others have it with other content{}",
-                changes(row, nearest)
+                changes(spec, row, nearest)
             )
         }
         _ if candidate.rare_columns.is_empty() => {
@@ -283,12 +283,14 @@ fn reason(spec: &TableSpec, candidate: &Candidate, row: &Row, nearest: Option<&N
 }
 
 /// `: sha256 is `a`, not `b``.
-fn changes(row: &Row, nearest: Option<&Nearest>) -> String {
+fn changes(spec: &TableSpec, row: &Row, nearest: Option<&Nearest>) -> String {
     let Some(nearest) = nearest else { return String::new() };
     let change = |name: &String| {
         let (mine, theirs) = (row.get(name)?, nearest.row.get(name)?);
         Some(format!("{name} is {}, not {}", quote(mine), quote(theirs)))
     };
-    let parts: Vec<String> = nearest.differs.iter().filter_map(change).take(2).collect();
+    // A second digest of the same file says nothing that the first does not.
+    let is_identity = |name: &&String| spec.column(name).is_none_or(|column| column.role == Role::Identity);
+    let parts: Vec<String> = nearest.differs.iter().filter(is_identity).filter_map(change).take(2).collect();
     if parts.is_empty() { String::new() } else { format!(": {}", parts.join("; ")) }
 }

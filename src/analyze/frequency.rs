@@ -136,6 +136,7 @@ impl Finder<'_> {
             places: [0; 2],
             hosts_with_row,
             hosts_answered: self.peers.count,
+            known_contents: 1,
             rare_columns: Vec::new(),
             method: Method::Frequency,
             id: if kind == FindingKind::Variant { ids.strict } else { ids.loose },

@@ -91,7 +91,8 @@ pub(super) fn rank(state: &FleetState, scored: Vec<Scored>, common: &CommonRows)
         .into_iter()
         .enumerate()
         .map(|(host, mut findings)| {
-            findings.extend(coverage.finding(state, host).map(|finding| (finding, Vec::new())));
+            let failure = coverage.finding(state, host).filter(|finding| finding.score >= WORTH_SHOWING);
+            findings.extend(failure.map(|finding| (finding, Vec::new())));
             host_result(state, host, findings, common.has_peers(host))
         })
         .collect();

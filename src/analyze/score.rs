@@ -53,7 +53,8 @@ pub(super) fn surprise(as_odd: f64, hosts: f64) -> f64 {
     (hosts / as_odd.max(1.0)).log2().max(0.0)
 }
 
-/// A row that half of the fleet has too is a deploy; one among a hundred new rows of its table says little.
+/// A row that half of the fleet has too is a deploy; one among a hundred new rows of its table says little, and so
+/// does one more content of a thing that had many.
 fn baseline_strength(candidate: &Candidate, crowd: u32) -> f64 {
     let others = candidate.hosts_with_row.saturating_sub(1) as f64;
     let peers = candidate.hosts_answered.saturating_sub(1).max(1) as f64;
@@ -61,7 +62,8 @@ fn baseline_strength(candidate: &Candidate, crowd: u32) -> f64 {
         FindingKind::Missing => 1.0,
         _ => 1.0 - 0.6 * (others / peers).min(1.0),
     };
-    BASELINE_SCORE * shared / (1.0 + (1.0 + f64::from(crowd.saturating_sub(1)) / 4.0).log2())
+    let restless = 1.0 + (candidate.known_contents.max(1) as f64).log2();
+    BASELINE_SCORE * shared / restless / (1.0 + (1.0 + f64::from(crowd.saturating_sub(1)) / 4.0).log2())
 }
 
 type Crowd = (u32, usize, FindingKind);
@@ -163,6 +165,7 @@ mod tests {
             places: [place, place],
             hosts_with_row,
             hosts_answered: 64,
+            known_contents: 1,
             rare_columns: Vec::new(),
             method: Method::Frequency,
             id: [0; 16],

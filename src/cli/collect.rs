@@ -305,7 +305,11 @@ pub(super) fn tell_problems(app: &App, finished: &Finished) {
 
 fn is_failure(line: &Coverage) -> bool {
     use crate::model::Status::{Empty, NotAsked, NotSupported, Ok};
-    !matches!(line.status, Ok | Empty | NotSupported) && !(line.status == NotAsked && line.error.is_empty())
+    match line.status {
+        Ok | Empty | NotSupported => false,
+        NotAsked => !line.error.is_empty(),
+        _ => true,
+    }
 }
 
 fn whom(lines: &[&Coverage]) -> String {

@@ -103,7 +103,7 @@ fn question(args: &Args, queries: &Queries) -> Result<Option<Question>> {
     }
     let plain = |sql| Ok(Some(Question { sql, params: Vec::new() }));
     if let Some(file) = &args.file {
-        let text = std::fs::File::open(file).and_then(|file| read_sql(file));
+        let text = std::fs::File::open(file).and_then(read_sql);
         return plain(
             text.map_err(|source| Error::usage(format!("cannot read `{}`", file.display())).source(source))?,
         );

@@ -193,7 +193,7 @@ fn distinct(sample: &[RecordBatch], column: Option<&str>) -> usize {
         else {
             continue;
         };
-        let texts = column.and_then(|name| batch.column_by_name(name)).and_then(|array| as_text(array));
+        let texts = column.and_then(|name| batch.column_by_name(name)).and_then(as_text);
         for row in 0..batch.num_rows() {
             let text =
                 texts.as_ref().filter(|texts| texts.is_valid(row)).map(|texts| texts.value(row).to_owned());

@@ -25,7 +25,7 @@ pub struct BaselineOrigin {
 /// One table of a baseline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaselineFile {
-    /// Hosts of the baseline that answered for the table.
+    /// Hosts of the baseline that answered for the table, if only in part.
     pub hosts_answered: u64,
     /// Distinct rows kept.
     pub rows: u64,

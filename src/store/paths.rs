@@ -2,7 +2,7 @@
 //! nothing that a host says, can leave its place.
 
 use object_store::path::Path;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::model::{Fleet, SnapshotId};
 
@@ -19,11 +19,6 @@ fn encode(value: &str) -> String {
         Some(rest) => format!("%2E{rest}"),
         None => encoded,
     }
-}
-
-/// The value behind a `key=value` path segment.
-pub(super) fn decode(segment: &str) -> Option<String> {
-    percent_decode_str(segment).decode_utf8().ok().map(|value| value.into_owned())
 }
 
 /// `fleet=F/dt=D/snapshot=ID`: what follows a table's folder.
@@ -79,6 +74,7 @@ pub(super) fn snapshot_of(path: &Path) -> Option<SnapshotId> {
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::percent_decode_str;
     use proptest::prelude::*;
 
     use super::*;
@@ -102,7 +98,8 @@ mod tests {
                 let path = Path::parse(manifests_of(&fleet)).unwrap();
                 let parts: Vec<_> = path.parts().map(|part| part.as_ref().to_owned()).collect();
                 prop_assert_eq!(parts.len(), 2);
-                prop_assert_eq!(decode(parts[1].strip_prefix("fleet=").unwrap()).unwrap(), name);
+                let value = parts[1].strip_prefix("fleet=").unwrap();
+                prop_assert_eq!(percent_decode_str(value).decode_utf8().unwrap(), name);
             }
         }
     }
