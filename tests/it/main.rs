@@ -3,6 +3,7 @@
 //! A test goes where it can be said shortest: on the command line (`cli/`), about the source tree (`tidy.rs`), else as
 //! a unit test beside the code. Everything here runs without a terminal, in any order, as root or not; what needs
 //! Python asks [`env::python`], which fails loudly when it cannot have it.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod cli;
 mod env;

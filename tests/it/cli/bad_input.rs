@@ -69,7 +69,7 @@ fn an_unreadable_file() {
     use std::os::unix::fs::PermissionsExt;
     let env = store_with_one();
     let path = env.write("dump/bad/users.json", "[]");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let output = unprivileged(&env, "import dump --fleet web");
     assert_eq!(output.status, 0, "{}", output.stderr);
     let expected = "cannot read `dump/bad/users.json`: Permission denied";
