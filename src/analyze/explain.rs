@@ -174,12 +174,17 @@ impl Explainer<'_> {
         (likeness >= 1.0).then(|| (line_row(self.lines, line), self.lines.lines[line].members.len()))
     }
 
+    /// The identity columns that differ; only where all of them are equal, what else does.
     fn differs(&self, row: &Row, other: &Row) -> Vec<String> {
-        let comparable = self.lines.spec.columns.iter().filter(|column| column.is_comparable());
-        comparable
-            .map(|column| column.name.clone())
-            .filter(|name| other.contains_key(name) && row.get(name) != other.get(name))
-            .collect()
+        let of_role = |role: Role| -> Vec<String> {
+            let columns = self.lines.spec.columns.iter().filter(|column| column.role == role);
+            columns
+                .map(|column| column.name.clone())
+                .filter(|name| other.contains_key(name) && row.get(name) != other.get(name))
+                .collect()
+        };
+        let identity = of_role(Role::Identity);
+        if identity.is_empty() { of_role(Role::Context) } else { identity }
     }
 
     /// For a variant: the value that is unusual beside what the row is otherwise.
@@ -245,7 +250,7 @@ fn name_row(spec: &TableSpec, row: &Row, first: &[String]) -> String {
 }
 
 fn of_hosts(hosts: u64, of: u64) -> String {
-    format!("{hosts} of {of} hosts")
+    format!("{hosts} of {of} host{}", if of == 1 { "" } else { "s" })
 }
 
 fn reason(spec: &TableSpec, candidate: &Candidate, row: &Row, nearest: Option<&Nearest>) -> String {
@@ -260,37 +265,41 @@ fn reason(spec: &TableSpec, candidate: &Candidate, row: &Row, nearest: Option<&N
         }
         (Method::Baseline, FindingKind::New) => format!("the baseline does not have {named}; it is on {on}"),
         (Method::Baseline, _) => {
-            format!("{named} is in the baseline with other content{}", changes(spec, row, nearest))
+            format!("{named} is in the baseline with other content{}", changes(row, nearest))
         }
         (_, FindingKind::Variant) => {
             let others = nearest.map_or(0, |nearest| nearest.hosts_with_row);
             format!(
                 "{named} is like this on {on}; {others} others have it with other content{}",
-                changes(spec, row, nearest)
+                changes(row, nearest)
             )
         }
         _ if candidate.rare_columns.is_empty() => {
             format!("{named}: each value is known, but together they are only on {on}")
         }
         _ => {
-            let rare = candidate.rare_columns.join(" and ");
-            format!(
-                "{} is only on {on}; the {rare} is what others do not have",
-                name_row(spec, row, &candidate.rare_columns)
-            )
+            let named = name_row(spec, row, &candidate.rare_columns);
+            format!("{named} is only on {on}: {}", nobody_else(candidate))
         }
     }
 }
 
+/// `no other host has this path`.
+fn nobody_else(candidate: &Candidate) -> String {
+    let these: Vec<String> = candidate.rare_columns.iter().map(|column| format!("this {column}")).collect();
+    match candidate.hosts_with_row {
+        1 => format!("no other host has {}", these.join(" or ")),
+        _ => format!("hardly any other host has {}", these.join(" or ")),
+    }
+}
+
 /// `: sha256 is `a`, not `b``.
-fn changes(spec: &TableSpec, row: &Row, nearest: Option<&Nearest>) -> String {
+fn changes(row: &Row, nearest: Option<&Nearest>) -> String {
     let Some(nearest) = nearest else { return String::new() };
     let change = |name: &String| {
         let (mine, theirs) = (row.get(name)?, nearest.row.get(name)?);
         Some(format!("{name} is {}, not {}", quote(mine), quote(theirs)))
     };
-    // A second digest of the same file says nothing that the first does not.
-    let is_identity = |name: &&String| spec.column(name).is_none_or(|column| column.role == Role::Identity);
-    let parts: Vec<String> = nearest.differs.iter().filter(is_identity).filter_map(change).take(2).collect();
+    let parts: Vec<String> = nearest.differs.iter().filter_map(change).take(2).collect();
     if parts.is_empty() { String::new() } else { format!(": {}", parts.join("; ")) }
 }

@@ -8,6 +8,7 @@ use crate::analyze::{AnalyzeRequest, Method, analyze};
 use crate::engine::{Engine, EngineConfig};
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Fleet, SnapshotId, Verdict};
+use crate::report::analysis::findings_batch;
 use crate::report::{Format, RenderOptions, render};
 use crate::store::{Baseline, Manifest, Store};
 
@@ -38,6 +39,9 @@ pub(super) struct Args {
     /// Write to a file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Keep the findings in the store, for `diffy query`: table `findings`
+    #[arg(long)]
+    keep: bool,
     /// Exit with status 3 when at least one host is an outlier
     #[arg(long)]
     exit_code: bool,
@@ -50,6 +54,12 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let baseline = find_baseline(&store, &manifest.fleet, &args, &methods).await?;
     let request = AnalyzeRequest { methods, baseline, tables: args.tables };
     let analysis = analyze_snapshot(app, &store, &manifest, &request).await?;
+    // Kept first: a reader of stdout may go away.
+    if args.keep {
+        let findings = findings_batch(&analysis)?;
+        let kept = store.keep_findings((&manifest.fleet, manifest.snapshot), &findings).await?;
+        app.output.say(&format!("kept the findings in {}", kept.path));
+    }
     write(app, &analysis, (args.format, args.top), args.output.as_deref())?;
     let outliers = analysis.hosts.iter().any(|host| host.verdict == Verdict::Outlier);
     Ok(if args.exit_code && outliers { Outcome::Outliers } else { Outcome::Done })

@@ -16,6 +16,7 @@ use super::{App, Outcome};
 use crate::catalog::{BoundQuery, Queries};
 use crate::engine::{Engine, explain_error};
 use crate::error::{Error, Result};
+use crate::report::analysis::findings_schema;
 use crate::report::escape::escape;
 use crate::report::{Format, writer};
 use crate::store::{Baseline, Store};
@@ -79,6 +80,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     }
     let engine = engine(app, &store, listing.manifests)?;
     engine.register_batches("baselines", vec![baselines_table(&store.baselines(None).await?)?])?;
+    engine.register_batches("findings", kept_findings(&store).await?)?;
     match question {
         Some(question) => ask(app, &engine, question, &args).await?,
         None => open_prompt(app, engine, &queries, &args).await?,
@@ -137,6 +139,13 @@ async fn ask(app: &App, engine: &Engine, question: BoundQuery, args: &Args) -> R
         app.output.say(&format!("{} rows{cut}", written.rows));
     }
     Ok(())
+}
+
+/// The `findings` table: what `analyze --keep` kept.
+async fn kept_findings(store: &Store) -> Result<Vec<RecordBatch>> {
+    let mut batches = store.kept_findings().await?;
+    batches.push(RecordBatch::new_empty(findings_schema()));
+    Ok(batches)
 }
 
 /// What the prompt completes, read once.

@@ -206,6 +206,7 @@ impl Library {
         match key.0 {
             FileKind::Coverage => return Ok(shapes::coverage()),
             FileKind::Hosts => return Ok(shapes::hosts()),
+            FileKind::Findings => return Ok(shapes::findings()),
             FileKind::Rows | FileKind::Prevalence => {}
         }
         if let Some(schema) = self.found.lock().unwrap_or_else(PoisonError::into_inner).get(key) {

@@ -168,7 +168,8 @@ fn show(page: &mut Page<'_>, finding: &Finding) -> Result<()> {
     if !finding.row.is_empty() {
         values(page, &finding.row, &marked(finding))?;
     }
-    if let Some(given) = &finding.given {
+    // Beside the common row it would be said twice.
+    if let Some(given) = finding.given.as_ref().filter(|_| finding.nearest.is_none()) {
         show_given(page, given)?;
     }
     match &finding.nearest {

@@ -19,6 +19,8 @@ pub enum FileKind {
     Coverage,
     /// One line per host.
     Hosts,
+    /// Results of an analysis; never in a manifest.
+    Findings,
 }
 
 /// One file of a snapshot.

@@ -56,6 +56,15 @@ pub(super) fn hosts(fleet: &Fleet, snapshot: SnapshotId) -> String {
     format!("hosts/{}/hosts.parquet", partition(fleet, snapshot))
 }
 
+/// Where kept results of analyses lie.
+pub(super) fn findings() -> Path {
+    Path::from("findings")
+}
+
+pub(super) fn analysis(fleet: &Fleet, snapshot: SnapshotId, analysis: SnapshotId) -> String {
+    format!("findings/{}/{analysis}.parquet", partition(fleet, snapshot))
+}
+
 pub(super) fn baselines() -> Path {
     Path::from("baselines")
 }

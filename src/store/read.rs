@@ -1,11 +1,15 @@
-//! Reads single small Parquet files of the store; questions over rows and prevalence go through the engine.
+//! Small Parquet files, read whole: baselines, and results of analyses that were kept. Questions over rows and
+//! prevalence go through the engine.
 
+use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 
-use super::Store;
-use super::manifest::FileEntry;
+use super::manifest::{FileEntry, FileKind};
+use super::{PartWriter, Store, paths};
 use crate::error::{Error, Result};
+use crate::model::{Fleet, SnapshotId, now};
 
 impl Store {
     /// All batches of one file, after its digest was checked.
@@ -19,8 +23,37 @@ impl Store {
         if blake3::hash(&bytes).to_hex().as_str() != file.blake3 {
             return Err(damaged().hint("its bytes are not those that were written"));
         }
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
-        let batches = reader.map_err(|source| damaged().source(source))?;
-        batches.map(|batch| batch.map_err(|source| damaged().source(source))).collect()
+        batches(bytes).map_err(|source| damaged().source(source))
     }
+
+    /// Keeps the result of an analysis of a snapshot.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub async fn keep_findings(&self, of: (&Fleet, SnapshotId), findings: &RecordBatch) -> Result<FileEntry> {
+        let path = paths::analysis(of.0, of.1, SnapshotId::new(now()));
+        let schema = findings.schema();
+        let mut part = PartWriter::new(self.object_store(), FileKind::Findings, None, (&path, &schema))?;
+        part.write(findings).await?;
+        part.close().await
+    }
+
+    /// All results of analyses that were kept.
+    ///
+    /// # Errors
+    /// The store cannot be listed, or a file cannot be read; it is named.
+    pub async fn kept_findings(&self) -> Result<Vec<RecordBatch>> {
+        let mut all = Vec::new();
+        for path in self.list(&paths::findings()).await? {
+            let damaged = || Error::data(format!("cannot read `{path}` of store `{}`", self.name()));
+            let Some(bytes) = self.get(path.as_ref()).await? else { continue };
+            all.extend(batches(bytes).map_err(|source| damaged().source(source))?);
+        }
+        Ok(all)
+    }
+}
+
+fn batches(bytes: Bytes) -> Result<Vec<RecordBatch>, ParquetError> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
+    reader.map(|batch| batch.map_err(ParquetError::from)).collect()
 }

@@ -173,6 +173,11 @@ impl Store {
         for file in &manifest.files {
             self.delete(&parse(&file.path)?).await?;
         }
+        for path in self.list(&paths::findings()).await? {
+            if paths::snapshot_of(&path) == Some(manifest.snapshot) {
+                self.delete(&path).await?;
+            }
+        }
         Ok(())
     }
 
