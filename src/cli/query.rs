@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use super::analyze::engine;
 use super::output::{print, print_error};
 use super::prompt::{self, Column, Names, Saved};
 use super::{App, Outcome};
-use crate::catalog::{ParamValue, Queries};
+use crate::catalog::{BoundQuery, Queries};
 use crate::engine::{Engine, explain_error};
 use crate::error::{Error, Result};
 use crate::report::analysis::findings_schema;
@@ -62,12 +61,6 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// A question, ready to be asked.
-struct Question {
-    sql: String,
-    params: Vec<(String, ScalarValue)>,
-}
-
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let queries = app.queries(args.sql_dir.as_ref())?;
     if args.list {
@@ -96,14 +89,12 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
 }
 
 /// What flags ask; `None` opens the prompt.
-fn question(args: &Args, queries: &Queries) -> Result<Option<Question>> {
+fn question(args: &Args, queries: &Queries) -> Result<Option<BoundQuery>> {
     if let Some(name) = &args.name {
         let params: BTreeMap<String, String> = args.param.iter().cloned().collect();
-        let bound = queries.get(name)?.bind(&params)?;
-        let params = bound.params.into_iter().map(|(name, value)| (name, scalar(value))).collect();
-        return Ok(Some(Question { sql: bound.sql, params }));
+        return queries.get(name)?.bind(&params).map(Some);
     }
-    let plain = |sql| Ok(Some(Question { sql, params: Vec::new() }));
+    let plain = |sql| Ok(Some(BoundQuery { sql, params: Vec::new() }));
     if let Some(file) = &args.file {
         let text = std::fs::File::open(file).and_then(read_sql);
         return plain(
@@ -127,19 +118,12 @@ fn read_sql(from: impl Read) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn scalar(value: ParamValue) -> ScalarValue {
-    match value {
-        ParamValue::Integer(number) => ScalarValue::Int64(Some(number)),
-        ParamValue::Text(text) => ScalarValue::Utf8(Some(text)),
-    }
-}
-
-async fn ask(app: &App, engine: &Engine, question: Question, args: &Args) -> Result<()> {
+async fn ask(app: &App, engine: &Engine, question: BoundQuery, args: &Args) -> Result<()> {
     if question.sql.trim().is_empty() {
         return Err(Error::usage("there is no question")
             .hint("give SQL, `--name QUERY` or `-f FILE`; `--list` lists saved queries"));
     }
-    let mut rows = engine.sql_with_params(&question.sql, question.params).await?;
+    let mut rows = engine.ask(&question).await?;
     let destination = app.output.open(args.output.as_deref(), args.format)?;
     let mut writer = writer(args.format, destination.writer, app.output.width, destination.color);
     writer.schema(&rows.schema())?;
@@ -206,7 +190,7 @@ async fn open_prompt(app: &App, engine: Engine, queries: &Queries, args: &Args) 
     app.output.say("\\? for help, \\d for the tables, Ctrl-D to quit");
     let runtime = tokio::runtime::Handle::current();
     let mut execute = |sql: &str| {
-        let question = Question { sql: sql.to_owned(), params: Vec::new() };
+        let question = BoundQuery { sql: sql.to_owned(), params: Vec::new() };
         runtime.block_on(ask(app, &engine, question, args))
     };
     // The prompt blocks this thread; the queries run on the others.

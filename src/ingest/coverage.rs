@@ -69,7 +69,7 @@ fn unanswered(index: &SpoolIndex, host: &str, table: &str, decoded: Option<&Host
         }
         None => (Status::NotAsked, ""),
     };
-    no_answer(host, table, status, error, None)
+    no_answer(host, table, status, error)
 }
 
 /// What decoding adds to what the collector saw.

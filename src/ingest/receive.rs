@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -205,13 +204,7 @@ fn unknown_columns(json: &str, spec: &TableSpec) -> Vec<String> {
 }
 
 /// An answer that never came.
-pub(super) fn no_answer(
-    host: &str,
-    table: &str,
-    status: Status,
-    error: &str,
-    at: Option<DateTime<Utc>>,
-) -> Coverage {
+pub(super) fn no_answer(host: &str, table: &str, status: Status, error: &str) -> Coverage {
     Coverage {
         host: host.to_owned(),
         table: table.to_owned(),
@@ -220,8 +213,8 @@ pub(super) fn no_answer(
         bytes: 0,
         error: error.to_owned(),
         columns_missing: Vec::new(),
-        started: at,
-        ended: at,
+        started: None,
+        ended: None,
         osquery_version: None,
         uid: None,
     }

@@ -194,7 +194,7 @@ impl SimulatedHost<'_> {
             return silent(status, error);
         }
         let mut pen = Pen::new(&self.facts, seed::stream(seed, &["rows", self.name, table]));
-        plan::write(table, rows, &self.edits, &mut pen, !self.facts.old_agent);
+        plan::write((table, rows), &self.edits, &mut pen, !self.facts.old_agent);
         let status = if pen.rows() == 0 { Status::Empty } else { Status::Ok };
         Said { status, json: pen.finish(), error: String::new() }
     }

@@ -34,7 +34,7 @@ pub(super) fn has(row: &Cells, matching: &Cells) -> bool {
 }
 
 /// Writes a base table with the edits that concern it.
-pub(super) fn write(table: &str, rows: &[Row], edits: &[Edit], pen: &mut Pen<'_>, whole: bool) {
+pub(super) fn write((table, rows): (&str, &[Row]), edits: &[Edit], pen: &mut Pen<'_>, whole: bool) {
     let edits: Vec<&Edit> = edits.iter().filter(|edit| edit.table() == table).collect();
     for row in rows {
         if whole && !edits.iter().any(|edit| concerns(edit, &row.cells)) {

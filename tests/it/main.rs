@@ -3,9 +3,10 @@
 //! A test goes where it can be said shortest: on the command line (`cli/`), about the source tree (`tidy.rs`), else as
 //! a unit test beside the code. Everything here runs without a terminal, in any order, as root or not; what needs
 //! Python asks [`env::python`], which fails loudly when it cannot have it.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod cli;
+mod docs;
 mod duckdb;
 mod env;
 mod hand;

@@ -183,7 +183,12 @@ fn read_rules(context: &Context, gathered: &mut Gathered, chain: &mut Vec<PathBu
         }
         let target = target(context, &file, &details);
         rules.push(Rule { source: source.clone(), header, details });
-        for path in included(context, gathered, &target, include, directory) {
+        let paths = match (include, directory) {
+            (true, _) => vec![target],
+            (false, true) => files_of(context, gathered, &target),
+            (false, false) => Vec::new(),
+        };
+        for path in paths {
             chain.push(path);
             read_rules(context, gathered, chain, rules);
             chain.pop();
@@ -201,19 +206,8 @@ fn target(context: &Context, file: &Path, details: &[u8]) -> PathBuf {
     context.path_of(&[&dir[..], b"/", path].concat())
 }
 
-fn included(
-    context: &Context,
-    gathered: &mut Gathered,
-    target: &Path,
-    include: bool,
-    directory: bool,
-) -> Vec<PathBuf> {
-    if include {
-        return vec![target.to_owned()];
-    }
-    if !directory {
-        return Vec::new();
-    }
+/// Files that an include of a directory reads.
+fn files_of(context: &Context, gathered: &mut Gathered, target: &Path) -> Vec<PathBuf> {
     // sudo leaves out names with a dot and those that end with a tilde.
     let is_read = |path: &PathBuf| !file_name(path).contains(&b'.') && !file_name(path).ends_with(b"~");
     gathered.list(context, target).into_iter().map(|(path, _)| path).filter(is_read).collect()

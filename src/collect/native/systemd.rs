@@ -99,7 +99,8 @@ fn autostart(context: &Context, gathered: &mut Gathered, dir: &Path, user: &[u8]
         let text = gathered.read_own(context, &path).unwrap_or_default();
         let name = setting(&text, b"Desktop Entry", b"Name").unwrap_or_default();
         let command = setting(&text, b"Desktop Entry", b"Exec").unwrap_or_default();
-        startup_row(context, gathered, (name, command), dir, user);
+        let source = context.shown(dir);
+        startup_row(gathered, (name, command), &source, user);
     }
 }
 
@@ -107,16 +108,16 @@ fn scripts(context: &Context, gathered: &mut Gathered, dir: &Path, user: &[u8]) 
     for (path, metadata) in gathered.list(context, dir) {
         if !metadata.is_dir() {
             let shown = context.shown(&path);
-            startup_row(context, gathered, (file_name(&path), &shown), dir, user);
+            startup_row(gathered, (file_name(&path), &shown), &context.shown(dir), user);
         }
     }
 }
 
-fn startup_row(context: &Context, gathered: &mut Gathered, item: (&[u8], &[u8]), dir: &Path, user: &[u8]) {
+fn startup_row(gathered: &mut Gathered, item: (&[u8], &[u8]), dir: &[u8], user: &[u8]) {
     gathered.rows.push(|row| {
         row.text("name", item.0).text("path", item.1).text("args", "").text("type", "Startup Item");
         // osquery prints its own list of directories, which end with a slash.
-        row.text("source", [&context.shown(dir)[..], b"/"].concat());
+        row.text("source", [dir, b"/"].concat());
         row.text("status", "enabled").text("username", user);
     });
 }

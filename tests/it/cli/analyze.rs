@@ -206,10 +206,8 @@ fn what_cannot_be_analyzed_is_said() {
         let stderr = env.fails(&[&["analyze"], args].concat(), 2);
         assert!(stderr.contains(expected), "{args:?}: {stderr}");
     }
-    env.import(
-        &env.write("o/h/users.json", "[]").parent().unwrap().parent().unwrap().to_owned(),
-        &["--fleet", "other"],
-    );
+    env.write("o/h/users.json", "[]");
+    env.import(&env.path("o"), &["--fleet", "other"]);
     let stderr = env.fails(&["analyze"], 2);
     assert!(stderr.contains("which fleet?") && stderr.contains("other, web"), "{stderr}");
 }
