@@ -1,4 +1,4 @@
--- Raw rows, as collected, of the ids that findings are about. `rows.table_name` stands for the table and `$ids` for
+-- Raw rows, as collected, of the ids that findings are about. `public.table_name` stands for the table and `$ids` for
 -- the list of ids.
 SELECT *
 FROM public.table_name

@@ -48,8 +48,7 @@ pub async fn create_baseline(
     let mut tables = BTreeMap::new();
     let mut part = store.baseline_part(&manifest.fleet, &request.name, &schema()).await?;
     for (table, answers) in &state.tables {
-        let lines =
-            Lines::load(engine, manifest.snapshot, catalog.table_or_undeclared(table).into_owned()).await?;
+        let lines = Lines::load(engine, manifest, catalog.table_or_undeclared(table).into_owned()).await?;
         let batch = normal_rows(&lines, &hosts, request.quorum)?;
         // A host that answered in part says what is normal too; what it could not say can only show up as new.
         let hosts_answered = (&answers.heard & &hosts).len();

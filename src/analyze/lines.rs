@@ -10,7 +10,7 @@ use crate::catalog::{TableSpec, is_table_name};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::identity::ID_BYTES;
-use crate::model::SnapshotId;
+use crate::store::{FileEntry, FileKind, Manifest};
 
 /// A 128-bit id.
 pub(super) type Id = [u8; ID_BYTES as usize];
@@ -44,13 +44,19 @@ pub(super) struct Lines {
 const PREVALENCE: &str = include_str!("../../sql/steps/prevalence.sql");
 
 impl Lines {
-    pub(super) async fn load(engine: &Engine, snapshot: SnapshotId, spec: TableSpec) -> Result<Self> {
+    /// The lines of a table; none for a table of which no host had a row.
+    pub(super) async fn load(engine: &Engine, manifest: &Manifest, spec: TableSpec) -> Result<Self> {
+        let is_of_table =
+            |file: &FileEntry| file.kind == FileKind::Prevalence && file.table.as_ref() == Some(&spec.name);
+        if !manifest.files.iter().any(is_of_table) {
+            return Ok(Self { spec, batches: Vec::new(), lines: Vec::new() });
+        }
         if !is_table_name(&spec.name) {
             return Err(Error::internal(format!("`{}` is no table name", spec.name)));
         }
         // An identifier cannot be a parameter; it was checked above.
         let sql = PREVALENCE.replace("prev.table_name", &format!("prev.{}", spec.name));
-        let batches = engine.collect(&sql, of_snapshot(snapshot)).await?;
+        let batches = engine.collect(&sql, of_snapshot(manifest.snapshot)).await?;
         let mut lines = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
         for (number, batch) in batches.iter().enumerate() {
             let loose = column(batch, "loose_id")?.as_fixed_size_binary();

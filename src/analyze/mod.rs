@@ -68,7 +68,7 @@ pub async fn analyze(
     for table in &tables {
         let started = std::time::Instant::now();
         let spec = catalog.table_or_undeclared(table).into_owned();
-        let lines = Lines::load(engine, manifest.snapshot, spec).await?;
+        let lines = Lines::load(engine, manifest, spec).await?;
         common.count(&lines, &state.tables[table]);
         let candidates = candidates(&lines, &state, (table, request), &known);
         let count = candidates.len();

@@ -88,11 +88,19 @@ pub(super) async fn find_snapshot(
         (None, Some(name)) => Some(name.parse()?),
         (None, None) => None,
     };
+    warn_of_unreadable(app, store, fleet.as_ref()).await?;
     if snapshot != "latest" {
         return store.snapshot(Some(snapshot.parse::<SnapshotId>()?), fleet.as_ref()).await;
     }
     let Some(fleet) = fleet else { return only_fleet(store).await };
     store.snapshot(None, Some(&fleet)).await
+}
+
+/// The newest snapshot may be one whose manifest cannot be read.
+async fn warn_of_unreadable(app: &App, store: &Store, fleet: Option<&Fleet>) -> Result<()> {
+    let listing = store.snapshots(fleet).await?;
+    listing.unreadable.iter().for_each(|error| app.output.warn(&error.to_string()));
+    Ok(())
 }
 
 /// The newest snapshot, when all are of one fleet.

@@ -184,8 +184,22 @@ pub(super) async fn collect(app: &App, store: &Store, collection: Collection) ->
     for host in &collection.hosts {
         receiver.host(host)?;
     }
-    receive(app, &mut receiver, collection, begin.snapshot).await?;
-    make_snapshot(app, store, receiver.into_reader()?).await
+    let work = async {
+        receive(app, &mut receiver, collection).await?;
+        make_snapshot(app, store, receiver.into_reader()?).await
+    };
+    tokio::select! {
+        // The signal first: from the first answer on it must not kill.
+        biased;
+        _ = tokio::signal::ctrl_c() => Err(interrupted(store, begin.snapshot)),
+        finished = work => finished,
+    }
+}
+
+fn interrupted(store: &Store, snapshot: SnapshotId) -> Error {
+    let place = shell_words::quote(store.name());
+    Error::remote("interrupted; what was received is kept")
+        .hint(format!("`diffy snapshot recover --store {place} {snapshot}` makes a snapshot of it"))
 }
 
 /// A wrong clock would make an old snapshot the newest for ever.
@@ -205,12 +219,7 @@ fn queries(tables: &[TableSpec]) -> BTreeMap<String, String> {
     tables.iter().map(|table| (table.name.clone(), table.query.clone())).collect()
 }
 
-async fn receive(
-    app: &App,
-    receiver: &mut Receiver<'_>,
-    collection: Collection,
-    snapshot: SnapshotId,
-) -> Result<()> {
+async fn receive(app: &App, receiver: &mut Receiver<'_>, collection: Collection) -> Result<()> {
     let concurrency = collection.concurrency.unwrap_or_else(|| collection.collector.concurrency());
     let (label, total) = match collection.hosts.len() {
         1 => ("collecting tables", collection.tables.len()),
@@ -221,25 +230,17 @@ async fn receive(
     let catalog = Arc::new(app.catalog.clone());
     let asking = (catalog, Limits::default(), concurrency);
     let mut answers = ask_hosts(collection.collector, collection.hosts, collection.tables, asking);
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
-    loop {
-        let asked = tokio::select! {
-            asked = answers.recv() => asked,
-            _ = &mut interrupted => return Err(Error::remote("interrupted; what was received is kept").hint(format!(
-                "`diffy snapshot recover {snapshot}` makes a snapshot of it"
-            ))),
-        };
+    while let Some(asked) = answers.recv().await {
         match asked {
-            None => return Ok(()),
-            Some(Asked::Answer(prepared)) => {
+            Asked::Answer(prepared) => {
                 receiver.answer(&prepared)?;
                 progress.inc(u64::from(!by_host));
             }
-            Some(Asked::HostDone) => progress.inc(u64::from(by_host)),
-            Some(Asked::Failed(error)) => return Err(error),
+            Asked::HostDone => progress.inc(u64::from(by_host)),
+            Asked::Failed(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 /// Makes the snapshot of a spool, with progress.

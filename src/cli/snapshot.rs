@@ -12,7 +12,7 @@ use super::{App, Outcome};
 use crate::error::{Error, Result};
 use crate::model::{Fleet, SnapshotId, now, rfc3339};
 use crate::report::escape::escape;
-use crate::store::{FileKind, Manifest, Orphan, SpoolReader, Store};
+use crate::store::{FileKind, Held, Manifest, Orphan, SpoolReader, Store};
 
 /// List, show, prove, finish and delete snapshots
 #[derive(Debug, clap::Args)]
@@ -279,7 +279,7 @@ async fn recover_one(app: &App, store: &Store, orphan: &Orphan, only_list: bool)
     }
     if store.is_committed(orphan.snapshot).await? {
         // Killed between the manifest and the end.
-        spool.remove()?;
+        store.delete_orphan(orphan).await?;
         app.output.say(&format!("{}  was complete already", orphan.snapshot));
         return Ok(());
     }
@@ -313,6 +313,10 @@ async fn prune(app: &App, store: &Store, args: PruneArgs) -> Result<()> {
         for orphan in store.orphans().await? {
             prune_orphan(app, store, &orphan, args.dry_run).await?;
         }
+        let stale = store.delete_stale_scratch(args.dry_run)?;
+        if stale > 0 {
+            app.output.say(&format!("{verb} {stale} sets of sort runs that nobody needs"));
+        }
     }
     Ok(())
 }
@@ -335,11 +339,15 @@ fn old(manifests: Vec<Manifest>, args: &PruneArgs) -> Vec<Manifest> {
 }
 
 async fn prune_orphan(app: &App, store: &Store, orphan: &Orphan, dry_run: bool) -> Result<()> {
-    // A spool that cannot be read is an orphan too; one that is locked is being written.
-    let running = orphan.spool.as_ref().is_some_and(|path| matches!(SpoolReader::open(path), Ok(None)));
-    if running {
-        app.output.say(&format!("{} is still being collected", orphan.snapshot));
-        return Ok(());
+    // A spool that cannot be read is an orphan too. It stays locked until all is gone.
+    let held = orphan.spool.as_deref().map(Held::new).transpose()?;
+    match &held {
+        Some(Held::Running) => {
+            app.output.say(&format!("{} is still being collected", orphan.snapshot));
+            return Ok(());
+        }
+        Some(Held::Gone) => return Ok(()),
+        Some(Held::Ours(_)) | None => {}
     }
     if !dry_run {
         store.delete_orphan(orphan).await?;

@@ -116,8 +116,10 @@ impl Walker<'_> {
         let whole = fs::canonicalize(path).map_err(|source| input::unreadable(path, source))?;
         let mut empty = Vec::new();
         let mut tables = Vec::new();
+        let mut has_hosts = false;
         for entry in self.entries(path)? {
             if entry.is_dir() {
+                has_hosts = true;
                 self.host_directory(&entry)?;
                 continue;
             }
@@ -127,6 +129,15 @@ impl Walker<'_> {
                 Kind::Table => tables.push(entry),
                 Kind::Empty => empty.push(entry),
                 Kind::Other => self.skip(&entry, "nothing that can be imported"),
+            }
+        }
+        if has_hosts {
+            // Their directory is that of the hosts, and no host itself.
+            for entry in tables.drain(..) {
+                self.skip(
+                    &entry,
+                    "a file beside the directories of hosts; name it to import it as a host's table",
+                );
             }
         }
         if tables.is_empty() {

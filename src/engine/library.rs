@@ -19,7 +19,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
 use futures::future::BoxFuture;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
@@ -226,7 +226,7 @@ impl Library {
         });
         let mut columns: Vec<Field> = declared.map(|(field, _)| field.clone()).collect();
         let ours = |name: &str| PARTITIONS.contains(&name) || own.iter().any(|column| column.name() == name);
-        for schema in self.footers(key).await? {
+        for schema in self.footers(key).await {
             for field in schema.fields().iter().filter(|field| !ours(field.name())) {
                 widen(&mut columns, field);
             }
@@ -235,12 +235,15 @@ impl Library {
         Ok(Arc::new(Schema::new(columns)))
     }
 
-    /// Schemas of the newest files of a table.
-    async fn footers(&self, key: &(FileKind, String)) -> Result<Vec<Schema>> {
+    /// Schemas of the newest files of a table. A file that cannot be read fails the queries that need its rows, and no
+    /// others.
+    async fn footers(&self, key: &(FileKind, String)) -> Vec<Schema> {
         let files = self.files.get(key).map(Vec::as_slice).unwrap_or_default();
         let metas: Vec<ObjectMeta> =
             files.iter().take(FOOTERS).map(|stored| stored.file.object_meta.clone()).collect();
-        stream::iter(metas).map(|meta| self.footer(meta)).buffered(FOOTERS_AT_ONCE).try_collect().await
+        let footers: Vec<Result<Schema>> =
+            stream::iter(metas).map(|meta| self.footer(meta)).buffered(FOOTERS_AT_ONCE).collect().await;
+        footers.into_iter().flatten().collect()
     }
 
     async fn footer(&self, meta: ObjectMeta) -> Result<Schema> {

@@ -72,7 +72,7 @@ impl Layout {
             .fields()
             .iter()
             .zip(batch.columns())
-            .filter(|(field, _)| self.schema.index_of(field.name()).is_err())
+            .filter(|(field, _)| field.name() != "extra" && !self.table_columns.contains(field.name()))
             .filter_map(|(field, array)| Some((field.name().as_str(), array.as_string_opt::<i32>()?)))
             .collect();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
@@ -147,4 +147,94 @@ fn extra(batch: &RecordBatch, homeless: &[(&str, &StringArray)]) -> ArrayRef {
         builder.append_option((!is_empty).then(|| serde_json::Value::Object(object).to_string()));
     }
     Arc::new(builder.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, Answered};
+    use super::*;
+    use crate::identity::{Identifier, OwnNames};
+
+    /// Each host's answer, stamped.
+    fn stamped(answers: &[&str]) -> (Layout, Vec<RecordBatch>) {
+        let answers: Vec<Answered> =
+            answers.iter().enumerate().map(|(host, json)| Answered::new(&format!("h{host}"), json)).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let spool = testing::spool(dir.path(), &answers);
+        let spec = testing::spec();
+        let layout = Layout::new(&spec, spool.index());
+        let identifier = Identifier::new(&spec, &layout.table_columns, &[]);
+        let stamp = |answer: &Answered| {
+            let batch = testing::decoded(&spec, &answer.json);
+            let ids = identifier.identify(&batch, &OwnNames::default()).unwrap();
+            layout.stamp(&batch, &answer.host, testing::at(), ids).unwrap()
+        };
+        let batches = answers.iter().map(stamp).collect();
+        (layout, batches)
+    }
+
+    fn cell<'a>(batch: &'a RecordBatch, column: &str) -> Option<&'a str> {
+        let texts = batch.column_by_name(column)?.as_string::<i32>();
+        texts.is_valid(0).then(|| texts.value(0))
+    }
+
+    fn unknown_columns(layout: &Layout) -> Vec<&str> {
+        let known = ["command", "size", "pid"];
+        layout.table_columns.iter().map(String::as_str).filter(|name| !known.contains(name)).collect()
+    }
+
+    #[test]
+    fn unknown_columns_get_a_place_and_are_null_where_a_host_has_none() {
+        let (layout, batches) = stamped(&[r#"[{"command":"a","newer":"1"}]"#, r#"[{"command":"b"}]"#]);
+        assert_eq!(unknown_columns(&layout), ["newer"]);
+        assert_eq!((cell(&batches[0], "newer"), cell(&batches[1], "newer")), (Some("1"), None));
+        assert_eq!((cell(&batches[0], "extra"), cell(&batches[0], "host")), (None, Some("h0")));
+    }
+
+    #[test]
+    fn columns_that_differ_in_case_share_one_place_and_nothing_is_lost() {
+        let (layout, batches) =
+            stamped(&[r#"[{"command":"a","New":"1"}]"#, r#"[{"command":"b","new":"2"}]"#]);
+        assert_eq!(unknown_columns(&layout).len(), 1);
+        let kept: Vec<String> = batches
+            .iter()
+            .map(|batch| {
+                let [upper, lower, extra] =
+                    ["New", "new", "extra"].map(|name| cell(batch, name).unwrap_or(""));
+                format!("{upper}{lower}{extra}")
+            })
+            .collect();
+        assert!(kept[0].contains('1') && kept[1].contains('2'), "{kept:?}");
+    }
+
+    #[test]
+    fn a_column_that_is_called_like_one_of_ours_goes_to_extra() {
+        let hostile = r#"[{"command":"a","host":"other","strict_id":"ff","grain_id":"x","COMMAND":"b"}]"#;
+        let (layout, batches) = stamped(&[hostile]);
+        assert_eq!(unknown_columns(&layout), [""; 0]);
+        assert_eq!(cell(&batches[0], "host"), Some("h0"));
+        let extra: serde_json::Value = serde_json::from_str(cell(&batches[0], "extra").unwrap()).unwrap();
+        let said =
+            ["host", "strict_id", "grain_id", "COMMAND"].map(|name| extra[name].as_str().unwrap_or(""));
+        assert_eq!(said, ["other", "ff", "x", "b"]);
+    }
+
+    #[test]
+    fn columns_beyond_the_bound_and_odd_names_go_to_extra() {
+        let mut cells: Vec<String> = (0..200).map(|number| format!(r#""c{number}":"{number}""#)).collect();
+        cells.push(r#""a b":"odd""#.to_owned());
+        let (layout, batches) = stamped(&[&format!(r#"[{{"command":"a",{}}}]"#, cells.join(","))]);
+        assert_eq!(unknown_columns(&layout).len(), MOST_UNKNOWN_DECLARED);
+        let extra: serde_json::Value = serde_json::from_str(cell(&batches[0], "extra").unwrap()).unwrap();
+        assert_eq!(extra["a b"], "odd");
+        assert_eq!(extra.as_object().unwrap().len(), 201 - MOST_UNKNOWN_DECLARED);
+    }
+
+    #[test]
+    fn a_part_has_all_columns_but_the_grain() {
+        let (layout, _) = stamped(&[r#"[{"command":"a"}]"#]);
+        let part = layout.part_schema();
+        assert_eq!(part.fields().len() + 1, layout.schema.fields().len());
+        assert!(part.index_of(GRAIN_ID).is_err());
+    }
 }

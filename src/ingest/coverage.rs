@@ -135,3 +135,91 @@ pub(super) fn table(all: &[Coverage]) -> Result<RecordBatch> {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
         .map_err(|source| Error::internal("cannot build the coverage table").source(source))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, Answered};
+    use super::*;
+
+    fn answer(status: Status) -> Coverage {
+        no_answer("h", "t", status, "", None)
+    }
+
+    #[test]
+    fn an_answer_of_two_queries_is_as_good_as_the_worse() {
+        for (a, b, both) in [
+            (Status::Ok, Status::Empty, Status::Ok),
+            (Status::Empty, Status::Ok, Status::Ok),
+            (Status::Empty, Status::Empty, Status::Empty),
+            (Status::Ok, Status::Timeout, Status::Timeout),
+            (Status::Denied, Status::Empty, Status::Denied),
+        ] {
+            assert_eq!(worse(a, b), both, "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn answers_for_one_table_are_added_up() {
+        let mut first = answer(Status::Ok);
+        (first.rows, first.bytes, first.error) = (2, 20, "one".to_owned());
+        let mut second = answer(Status::Truncated);
+        (second.rows, second.bytes, second.error) = (3, 30, "two".to_owned());
+        let mut answers = HashMap::new();
+        merge(&mut answers, &first);
+        merge(&mut answers, &second);
+        let merged = &answers[&("h", "t")];
+        assert_eq!((merged.rows, merged.bytes, merged.status), (5, 50, Status::Truncated));
+        assert_eq!(merged.error, "one; two");
+    }
+
+    #[test]
+    fn what_was_never_decoded_stays_as_the_collector_saw_it() {
+        for status in Status::ALL {
+            assert_eq!(settle(answer(status), None), answer(status));
+        }
+    }
+
+    #[test]
+    fn decoding_counts_the_rows_and_tells_the_first_problem() {
+        let decoded = HostDecoded {
+            rows: 7,
+            missing: Some(vec!["size".to_owned()]),
+            problems: 3,
+            first_problem: Some("line 1: no number".to_owned()),
+            seen: true,
+            ..HostDecoded::default()
+        };
+        let settled = settle(answer(Status::Empty), Some(&decoded));
+        assert_eq!((settled.rows, settled.status), (7, Status::Ok));
+        assert_eq!(settled.columns_missing, ["size"]);
+        assert_eq!(settled.error, "line 1: no number (and 2 more)");
+    }
+
+    #[test]
+    fn cut_cells_make_an_answer_truncated_but_a_failure_no_better() {
+        let decoded = HostDecoded { rows: 1, oversized_cells: 2, seen: true, ..HostDecoded::default() };
+        assert_eq!(settle(answer(Status::Ok), Some(&decoded)).status, Status::Truncated);
+        assert_eq!(settle(answer(Status::Denied), Some(&decoded)).status, Status::Denied);
+    }
+
+    #[test]
+    fn an_error_of_any_length_is_shortened() {
+        let decoded =
+            HostDecoded { first_problem: Some("ä".repeat(100_000)), problems: 1, ..HostDecoded::default() };
+        assert!(settle(answer(Status::Ok), Some(&decoded)).error.len() < 3_000);
+    }
+
+    #[test]
+    fn who_said_nothing_is_in_the_coverage_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = testing::spool(dir.path(), &[Answered::new("a", r#"[{"command":"x"}]"#)]);
+        let index = spool.index();
+        let rows = HostDecoded { rows: 1, seen: true, ..HostDecoded::default() };
+        let partly = unanswered(index, "b", "t", Some(&rows));
+        assert_eq!(partly.status, Status::Truncated);
+        let asked = unanswered(index, "b", "t", None);
+        assert!(asked.status == Status::NotAsked && !asked.error.is_empty(), "{asked:?}");
+        let not_asked = unanswered(index, "b", "other", None);
+        assert!(not_asked.status == Status::NotAsked && not_asked.error.is_empty(), "{not_asked:?}");
+    }
+}

@@ -53,11 +53,8 @@ pub async fn finish(
     catalog: &Catalog,
     (config, watch): (&IngestConfig, Watch<'_>),
 ) -> Result<Finished> {
-    let spill = tempfile::Builder::new()
-        .prefix("sort-")
-        .tempdir_in(store.scratch_dir())
-        .map_err(|source| Error::remote("cannot make a directory for sorting").source(source))?;
     let begin = spool.index().begin.clone();
+    let spill = store.sort_dir(begin.snapshot)?;
     let fleet = Fleet::read(&spool, catalog, &config.limits)?;
     tracing::info!(hosts = fleet.names().len(), "read who the hosts are");
     let (progress, reports) = tokio::sync::mpsc::unbounded_channel();
@@ -83,9 +80,7 @@ pub async fn finish(
     let finished = commit(&job, catalog, done).await?;
     tracing::info!(snapshot = %finished.manifest.snapshot, "committed");
     drop(spill);
-    if let Ok(job) = Arc::try_unwrap(job) {
-        job.spool.remove()?;
-    }
+    job.spool.remove()?;
     Ok(finished)
 }
 
@@ -213,4 +208,73 @@ fn warnings(job: &Job, catalog: &Catalog, done: &BTreeMap<String, TableDone>) ->
         ));
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::testing::{self, Answered};
+    use super::*;
+
+    async fn finished(dir: &Path, answers: &[Answered]) -> (Store, Finished) {
+        let store = Store::open_or_create(dir.to_str().unwrap()).await.unwrap().with_part_rows(5_000);
+        let spool = testing::spool(&dir.join("spool"), answers);
+        let config = IngestConfig { limits: Limits::default(), threads: 2, memory_limit_bytes: 64 << 20 };
+        let finished = finish(&store, spool, testing::catalog(), (&config, &|_, _| {})).await.unwrap();
+        (store, finished)
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_large_table_has_several_parts_in_one_order() {
+        let answers: Vec<Answered> = (0..4)
+            .map(|host| {
+                let rows: Vec<String> = (0..5_000).map(|row| format!(r#"{{"command":"{row}"}}"#)).collect();
+                Answered::new(&format!("h{host}"), &format!("[{}]", rows.join(",")))
+            })
+            .collect();
+        let dir = tempfile::tempdir().unwrap();
+        runtime().block_on(async {
+            let (store, finished) = finished(dir.path(), &answers).await;
+            let parts: Vec<&FileEntry> =
+                finished.manifest.files.iter().filter(|file| file.kind == FileKind::Rows).collect();
+            assert_eq!(parts.iter().map(|part| part.rows).sum::<u64>(), 20_000);
+            assert!(parts.len() >= 2 && parts.iter().all(|part| part.rows < 10_000), "{parts:?}");
+            let mut last: Vec<u8> = Vec::new();
+            for part in parts {
+                for batch in store.read_file(part).await.unwrap() {
+                    let [loose, strict] = ["loose_id", "strict_id"].map(|name| {
+                        datafusion::arrow::array::AsArray::as_fixed_size_binary(
+                            batch.column_by_name(name).unwrap(),
+                        )
+                        .clone()
+                    });
+                    for row in 0..batch.num_rows() {
+                        let key = [loose.value(row), strict.value(row)].concat();
+                        assert!(key >= last, "{}", part.path);
+                        last = key;
+                    }
+                }
+            }
+            assert!(
+                store.verify(&finished.manifest).await.unwrap().iter().all(|check| check.problem.is_none())
+            );
+        });
+    }
+
+    #[test]
+    fn nothing_but_the_snapshot_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        runtime().block_on(async {
+            let (store, finished) =
+                finished(dir.path(), &[Answered::new("a", "[]"), Answered::new("", "[{}]")]).await;
+            assert_eq!((finished.manifest.hosts_asked, finished.manifest.rows), (2, 1));
+            assert_eq!(std::fs::read_dir(dir.path().join("spool")).unwrap().count(), 0);
+            assert!(store.orphans().await.unwrap().is_empty());
+        });
+    }
 }

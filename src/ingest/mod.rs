@@ -11,6 +11,8 @@ mod hosts;
 mod prevalence;
 mod receive;
 mod table;
+#[cfg(test)]
+mod testing;
 
 pub use self::ask::{Asked, ask_hosts};
 pub use self::finish::{Finished, IngestConfig, Watch, finish};

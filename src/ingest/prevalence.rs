@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, RecordBatch, StringArray, StringBuilder, UInt32Array,
+    Array, ArrayRef, AsArray, BinaryBuilder, FixedSizeBinaryArray, RecordBatch, StringArray, StringBuilder,
+    UInt32Array,
 };
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -58,21 +59,18 @@ impl<'a> PrevalenceBuilder<'a> {
     /// Takes sorted rows; gives the lines that are complete.
     pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
         let internal = |what: &str| Error::internal(format!("sorted rows have no {what}"));
-        let grains = batch
-            .column_by_name(GRAIN_ID)
-            .and_then(|array| array.as_fixed_size_binary_opt())
-            .ok_or_else(|| internal("grain"))?;
+        let keys = Keys::of(batch).ok_or_else(|| internal("ids"))?;
         let hosts = batch
             .column_by_name("host")
             .and_then(|array| array.as_string_opt::<i32>())
             .ok_or_else(|| internal("host"))?;
         let mut starts: Vec<u32> = Vec::new();
         let mut members: Vec<RoaringBitmap> = Vec::new();
-        let mut last: Vec<u8> = self.pending.as_ref().map(|(row, _)| grain_of(row)).unwrap_or_default();
+        let mut last = self.pending.as_ref().and_then(|(row, _)| Keys::of(row)).map(|keys| keys.owned(0));
         for row in 0..batch.num_rows() {
             let ordinal = self.fleet.ordinal(hosts.value(row)).ok_or_else(|| internal("known host"))?;
-            if grains.value(row) != last {
-                last = grains.value(row).to_vec();
+            if !last.as_ref().is_some_and(|last| keys.is(row, last)) {
+                last = Some(keys.owned(row));
                 starts.push(row as u32);
                 members.push(RoaringBitmap::new());
             }
@@ -152,9 +150,23 @@ fn cannot(source: datafusion::arrow::error::ArrowError) -> Error {
     Error::internal("cannot build prevalence").source(source)
 }
 
-fn grain_of(row: &RecordBatch) -> Vec<u8> {
-    let grain = row.column_by_name(GRAIN_ID).and_then(|array| array.as_fixed_size_binary_opt());
-    grain.map(|array| array.value(0).to_vec()).unwrap_or_default()
+/// What tells lines apart. Not the grain alone: where a column of the identity is left out of it, rows of one grain may
+/// have several ids.
+struct Keys<'a>([&'a FixedSizeBinaryArray; 3]);
+
+impl<'a> Keys<'a> {
+    fn of(batch: &'a RecordBatch) -> Option<Self> {
+        let ids = |name| batch.column_by_name(name)?.as_fixed_size_binary_opt();
+        Some(Self([ids(GRAIN_ID)?, ids("strict_id")?, ids("loose_id")?]))
+    }
+
+    fn owned(&self, row: usize) -> [Vec<u8>; 3] {
+        self.0.map(|ids| ids.value(row).to_vec())
+    }
+
+    fn is(&self, row: usize, key: &[Vec<u8>; 3]) -> bool {
+        self.0.iter().zip(key).all(|(ids, key)| ids.value(row) == key)
+    }
 }
 
 fn serialised(members: &[RoaringBitmap]) -> Result<datafusion::arrow::array::BinaryArray> {
@@ -206,4 +218,178 @@ fn distinct(sample: &[RecordBatch], column: Option<&str>) -> usize {
 fn as_text(array: &ArrayRef) -> Option<StringArray> {
     let text = datafusion::arrow::compute::cast(array, &DataType::Utf8).ok()?;
     text.as_string_opt::<i32>().cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use datafusion::arrow::compute::{SortColumn, lexsort_to_indices};
+    use proptest::prelude::*;
+
+    use super::super::batches::SORTED_BY;
+    use super::super::testing::{self, Answered};
+    use super::*;
+    use crate::catalog::TableSpec;
+    use crate::decode::Limits;
+
+    /// A row of a host: what it says in `command`, and whether it says its own name in it.
+    type Said = (usize, u8, bool);
+
+    /// A fleet and its rows, sorted as parts are.
+    struct Sorted {
+        fleet: Fleet,
+        layout: Layout,
+        identifier: Identifier,
+        rows: RecordBatch,
+    }
+
+    fn host(number: usize) -> String {
+        format!("web-{number:04}")
+    }
+
+    fn sorted(said: &[Said], without: &[&str]) -> Sorted {
+        let spec = testing::spec();
+        let mut answers: BTreeMap<String, String> = BTreeMap::new();
+        for (number, command, own) in said {
+            let host = host(*number);
+            let tail = if *own { host.as_str() } else { "x" };
+            let row = format!(r#"{{"command":"c{command} {tail}","pid":"{}"}},"#, answers.len());
+            answers.entry(host).or_default().push_str(&row);
+        }
+        let answers: Vec<Answered> = answers
+            .into_iter()
+            .map(|(host, rows)| Answered::new(&host, &format!("[{}]", rows.trim_end_matches(','))))
+            .collect();
+        let dir = tempfile::tempdir().unwrap();
+        let spool = testing::spool(dir.path(), &answers);
+        let fleet = Fleet::read(&spool, testing::catalog(), &Limits::default()).unwrap();
+        let layout = Layout::new(&spec, spool.index());
+        let without: Vec<String> = without.iter().map(ToString::to_string).collect();
+        let identifier = Identifier::new(&spec, &layout.table_columns, &without);
+        let batches: Vec<RecordBatch> =
+            answers.iter().map(|answer| stamped(&spec, &layout, (&identifier, &fleet), answer)).collect();
+        let rows = concat_batches(&layout.schema, &batches).unwrap();
+        let by: Vec<SortColumn> = SORTED_BY
+            .iter()
+            .map(|name| SortColumn { values: Arc::clone(rows.column_by_name(name).unwrap()), options: None })
+            .collect();
+        let order = lexsort_to_indices(&by, None).unwrap();
+        Sorted { rows: take_record_batch(&rows, &order).unwrap(), fleet, layout, identifier }
+    }
+
+    fn stamped(
+        spec: &TableSpec,
+        layout: &Layout,
+        (identifier, fleet): (&Identifier, &Fleet),
+        answer: &Answered,
+    ) -> RecordBatch {
+        let batch = testing::decoded(spec, &answer.json);
+        let ids = identifier.identify(&batch, fleet.own_names(&answer.host)).unwrap();
+        layout.stamp(&batch, &answer.host, testing::at(), ids).unwrap()
+    }
+
+    impl Sorted {
+        /// Command, ids and hosts of each line, from batches that end after each of `ends`.
+        fn lines(&self, ends: &[usize]) -> Vec<(String, Vec<u8>, BTreeSet<u32>)> {
+            let mut builder = PrevalenceBuilder::new(&self.layout, &self.identifier, &self.fleet);
+            let mut batches = Vec::new();
+            let mut start = 0;
+            for end in ends.iter().chain([&self.rows.num_rows()]) {
+                let end = (*end).clamp(start, self.rows.num_rows());
+                batches.push(builder.push(&self.rows.slice(start, end - start)).unwrap());
+                start = end;
+            }
+            batches.push(builder.finish().unwrap());
+            batches.iter().flat_map(lines_of).collect()
+        }
+
+        /// The same without any cleverness.
+        fn naive(&self) -> BTreeMap<(String, Vec<u8>), BTreeSet<u32>> {
+            let (commands, hosts) = (text(&self.rows, "command"), text(&self.rows, "host"));
+            let ids = self.rows.column_by_name("strict_id").unwrap().as_fixed_size_binary();
+            let mut lines: BTreeMap<(String, Vec<u8>), BTreeSet<u32>> = BTreeMap::new();
+            for row in 0..self.rows.num_rows() {
+                let command = commands.value(row).replace(hosts.value(row), "<self>");
+                let ordinal = self.fleet.ordinal(hosts.value(row)).unwrap();
+                lines.entry((command, ids.value(row).to_vec())).or_default().insert(ordinal);
+            }
+            lines
+        }
+    }
+
+    fn text<'a>(batch: &'a RecordBatch, column: &str) -> &'a StringArray {
+        batch.column_by_name(column).unwrap().as_string()
+    }
+
+    fn lines_of(batch: &RecordBatch) -> Vec<(String, Vec<u8>, BTreeSet<u32>)> {
+        let ids = batch.column_by_name("strict_id").unwrap().as_fixed_size_binary();
+        let members = batch.column_by_name("members").unwrap().as_binary::<i32>();
+        let hosts = batch.column_by_name("hosts").unwrap();
+        let hosts = hosts.as_primitive::<datafusion::arrow::datatypes::UInt32Type>();
+        let commands = batch.column_by_name("command").map(|array| array.as_string::<i32>());
+        let line = |row| {
+            let bitmap = RoaringBitmap::deserialize_from(members.value(row)).unwrap();
+            assert_eq!(bitmap.len(), u64::from(hosts.value(row)));
+            let command = commands.map_or("", |commands| commands.value(row)).to_owned();
+            (command, ids.value(row).to_vec(), bitmap.iter().collect())
+        };
+        (0..batch.num_rows()).map(line).collect()
+    }
+
+    #[test]
+    fn a_line_goes_on_across_batches() {
+        let sorted = sorted(&[(0, 1, false), (1, 1, false), (2, 1, false)], &[]);
+        for ends in [vec![], vec![1], vec![1, 2], vec![0, 1, 1, 3]] {
+            let lines = sorted.lines(&ends);
+            assert_eq!(lines.len(), 1, "{ends:?}");
+            assert_eq!(lines[0].2, BTreeSet::from([0, 1, 2]), "{ends:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_a_host_says_twice_counts_once() {
+        let lines = sorted(&[(0, 1, false), (0, 1, false), (1, 2, false)], &[]).lines(&[1]);
+        let hosts: Vec<usize> = lines.iter().map(|line| line.2.len()).collect();
+        assert_eq!(hosts, [1, 1]);
+    }
+
+    #[test]
+    fn rows_that_differ_by_own_names_are_one_line() {
+        let lines = sorted(&[(0, 1, true), (1, 1, true), (2, 1, true)], &[]).lines(&[]);
+        assert_eq!(lines.len(), 1);
+        assert_eq!((lines[0].0.as_str(), lines[0].2.len()), ("c1 <self>", 3));
+    }
+
+    #[test]
+    fn no_rows_are_no_lines() {
+        assert!(sorted(&[(0, 1, false)], &[]).lines(&[0, 0])[1..].is_empty());
+        let sorted = sorted(&[(0, 1, false)], &[]);
+        let builder = PrevalenceBuilder::new(&sorted.layout, &sorted.identifier, &sorted.fleet);
+        assert_eq!(builder.finish().unwrap().num_rows(), 0);
+    }
+
+    #[test]
+    fn different_ids_are_different_lines_even_where_the_grain_lacks_a_column() {
+        let lines = sorted(&[(0, 1, false), (1, 2, false), (2, 3, false)], &["command"]).lines(&[]);
+        assert_eq!(lines.len(), 3);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_split_gives_what_counting_gives(
+            said in prop::collection::vec((0..6_usize, 0..5_u8, any::<bool>()), 1..60),
+            mut ends in prop::collection::vec(0..60_usize, 0..12),
+        ) {
+            ends.sort_unstable();
+            let sorted = sorted(&said, &[]);
+            let lines = sorted.lines(&ends);
+            let found: BTreeMap<_, _> =
+                lines.iter().map(|(command, id, hosts)| ((command.clone(), id.clone()), hosts.clone())).collect();
+            prop_assert_eq!(found.len(), lines.len(), "a line is there twice");
+            prop_assert_eq!(found, sorted.naive());
+        }
+    }
 }

@@ -83,7 +83,7 @@ impl Store {
     /// # Errors
     /// The name is taken, or the store cannot be written.
     pub async fn commit_baseline(&self, baseline: &Baseline) -> Result<()> {
-        self.sync(std::slice::from_ref(&baseline.file))?;
+        self.sync(std::iter::once(baseline.file.path.as_str()))?;
         if self.create(&paths::baseline(&baseline.fleet, &baseline.name, "json"), baseline).await? {
             return Ok(());
         }

@@ -12,6 +12,7 @@ mod read;
 mod snapshots;
 mod spool;
 
+use std::collections::BTreeSet;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ pub use self::baselines::{Baseline, BaselineFile, BaselineOrigin};
 pub use self::manifest::{FileEntry, FileKind, Manifest};
 pub use self::parts::PartWriter;
 pub use self::snapshots::{Listing, Orphan, Verification};
-pub use self::spool::{Frame, RowsHeader, SpoolBegin, SpoolIndex, SpoolReader, SpoolWriter, pack};
+pub use self::spool::{Frame, Held, RowsHeader, SpoolBegin, SpoolIndex, SpoolReader, SpoolWriter, pack};
 use crate::error::{Error, Result};
 use crate::model::{Fleet, SnapshotId, now, rfc3339};
 
@@ -48,6 +49,7 @@ pub struct Store {
     object_store: Arc<dyn ObjectStore>,
     dir: PathBuf,
     name: String,
+    part_rows: u64,
 }
 
 impl Store {
@@ -87,7 +89,11 @@ impl Store {
         match store.marker().await? {
             Some(marker) => store.check_format(&marker)?,
             None if is_empty(&dir) => store.write_marker().await?,
-            None => return Err(is_no_store(url)),
+            // Another collection may have made it meanwhile.
+            None => match store.marker().await? {
+                Some(marker) => store.check_format(&marker)?,
+                None => return Err(is_no_store(url)),
+            },
         }
         Ok(store)
     }
@@ -99,7 +105,13 @@ impl Store {
         let dir = dir.canonicalize().map_err(|source| cannot(source.into()))?;
         let below = LocalFileSystem::new_with_prefix(&dir).map_err(|source| cannot(source.into()))?;
         let object_store = Arc::new(below.with_automatic_cleanup(true));
-        Ok(Self { object_store, dir, name: url.to_owned() })
+        Ok(Self { object_store, dir, name: url.to_owned(), part_rows: parts::PART_ROWS })
+    }
+
+    /// Starts a new part of a table after so many rows.
+    #[cfg(test)]
+    pub(crate) fn with_part_rows(self, part_rows: u64) -> Self {
+        Self { part_rows, ..self }
     }
 
     fn check_format(&self, marker: &Marker) -> Result<()> {
@@ -143,9 +155,22 @@ impl Store {
         Arc::clone(&self.object_store)
     }
 
-    /// A local directory for sort runs and the like, removed by whoever made it.
-    pub fn scratch_dir(&self) -> PathBuf {
+    /// The local directory of spools and sort runs; every name in it starts with the snapshot that it is for.
+    fn scratch_dir(&self) -> PathBuf {
         self.dir.join("spool")
+    }
+
+    /// An empty local directory for the sort runs of a collection, whose spool the caller holds; dropping it removes it.
+    /// What a killed collection left of its own is removed first.
+    ///
+    /// # Errors
+    /// It cannot be made, or what was left cannot be removed.
+    pub fn sort_dir(&self, snapshot: SnapshotId) -> Result<tempfile::TempDir> {
+        self.delete_scratch(snapshot)?;
+        tempfile::Builder::new()
+            .prefix(&format!("{snapshot}.sort-"))
+            .tempdir_in(self.scratch_dir())
+            .map_err(|source| Error::remote("cannot make a directory for sorting").source(source))
     }
 
     /// Where the spool of a collection lies.
@@ -165,7 +190,8 @@ impl Store {
         schema: &SchemaRef,
     ) -> Result<PartWriter> {
         let path = paths::rows(table, of.0, of.1, number);
-        PartWriter::new(self.object_store(), FileKind::Rows, Some(table), (&path, schema))
+        let writer = PartWriter::new(self.object_store(), FileKind::Rows, Some(table), (&path, schema))?;
+        Ok(writer.with_most_rows(self.part_rows))
     }
 
     /// Starts a table's prevalence.
@@ -236,11 +262,18 @@ impl Store {
         }
     }
 
-    /// Makes what was written survive a power failure, before the manifest says that it is there.
-    fn sync(&self, files: &[FileEntry]) -> Result<()> {
-        for file in files {
-            let synced = std::fs::File::open(self.dir.join(&file.path)).and_then(|file| file.sync_all());
-            synced.map_err(|source| Error::remote(format!("cannot sync `{}`", file.path)).source(source))?;
+    /// Makes files and their names survive a power failure.
+    fn sync<'a>(&self, files: impl Iterator<Item = &'a str>) -> Result<()> {
+        let paths: Vec<PathBuf> = files.map(|path| self.dir.join(path)).collect();
+        let places: BTreeSet<&FilePath> = paths
+            .iter()
+            .flat_map(|path| path.ancestors().take_while(|place| place.starts_with(&self.dir)))
+            .collect();
+        for place in places {
+            let synced = std::fs::File::open(place).and_then(|file| file.sync_all());
+            synced.map_err(|source| {
+                Error::remote(format!("cannot sync `{}`", place.display())).source(source)
+            })?;
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 /// A part is closed when it has about so many bytes …
 const PART_BYTES: u64 = 128 * 1024 * 1024;
 /// … or so many rows.
-const PART_ROWS: u64 = 1_000_000;
+pub(super) const PART_ROWS: u64 = 1_000_000;
 /// Rows of a row group: small enough that a writer's memory stays in the tens of megabytes.
 const ROW_GROUP_ROWS: usize = 131_072;
 /// Bytes of a row group, for tables with huge cells.
@@ -37,6 +37,7 @@ pub struct PartWriter {
     writer: AsyncArrowWriter<DigestingWriter>,
     digest: Arc<std::sync::Mutex<Digest>>,
     entry: FileEntry,
+    most_rows: u64,
 }
 
 impl std::fmt::Debug for PartWriter {
@@ -68,7 +69,12 @@ impl PartWriter {
             bytes: 0,
             blake3: String::new(),
         };
-        Ok(Self { writer, digest, entry })
+        Ok(Self { writer, digest, entry, most_rows: PART_ROWS })
+    }
+
+    /// Full from so many rows on.
+    pub(super) fn with_most_rows(self, most_rows: u64) -> Self {
+        Self { most_rows, ..self }
     }
 
     /// Appends rows.
@@ -83,7 +89,7 @@ impl PartWriter {
     /// Whether the part is large enough to be closed.
     pub fn is_full(&self) -> bool {
         let bytes = self.writer.bytes_written() + self.writer.in_progress_size();
-        self.entry.rows >= PART_ROWS || bytes as u64 >= PART_BYTES
+        self.entry.rows >= self.most_rows || bytes as u64 >= PART_BYTES
     }
 
     /// Writes the footer.
@@ -91,7 +97,7 @@ impl PartWriter {
     /// # Errors
     /// The store does not take the bytes; the file is named.
     pub async fn close(self) -> Result<FileEntry> {
-        let Self { writer, digest, mut entry } = self;
+        let Self { writer, digest, mut entry, .. } = self;
         writer.close().await.map_err(|source| cannot_write(&entry.path, source))?;
         let digest = digest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         entry.bytes = digest.bytes;
@@ -107,7 +113,8 @@ fn cannot_write(path: &str, source: ParquetError) -> Error {
 }
 
 fn properties(schema: &SchemaRef) -> WriterProperties {
-    let sorted_by: Vec<SortingColumn> = ["loose_id", "strict_id", "host"]
+    // Equal strict ids stand by the line of prevalence that they belong to and then by host, so `host` is not said.
+    let sorted_by: Vec<SortingColumn> = ["loose_id", "strict_id"]
         .iter()
         .map_while(|name| schema.index_of(name).ok())
         .map(|index| SortingColumn {

@@ -1,13 +1,14 @@
 //! Snapshots as a whole: commit, list, verify, delete, and what unfinished ones leave behind.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path as FilePath, PathBuf};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
 use super::manifest::{FileEntry, Manifest};
+use super::spool::{self, Held};
 use super::{FORMAT, Store, parse, paths};
 use crate::error::{Error, Result};
 use crate::model::{Fleet, SnapshotId};
@@ -50,10 +51,11 @@ impl Store {
     /// # Errors
     /// The manifest cannot be written, or there is one with this id.
     pub async fn commit(&self, manifest: &Manifest) -> Result<()> {
-        self.sync(&manifest.files)?;
+        self.sync(manifest.files.iter().map(|file| file.path.as_str()))?;
         let path = paths::manifest(&manifest.fleet, manifest.snapshot);
         if self.create(&path, manifest).await? {
-            return Ok(());
+            // The spool is removed next.
+            return self.sync(std::iter::once(path.as_str()));
         }
         Err(Error::data(format!("snapshot `{}` is committed already", manifest.snapshot)))
     }
@@ -186,25 +188,26 @@ impl Store {
     /// # Errors
     /// The store cannot be listed.
     pub async fn orphans(&self) -> Result<Vec<Orphan>> {
-        let committed = self.committed().await?;
         let mut found: BTreeMap<SnapshotId, Orphan> = BTreeMap::new();
         let empty = |snapshot| Orphan { snapshot, spool: None, files: Vec::new() };
-        for (snapshot, path) in self.spools() {
-            found.entry(snapshot).or_insert_with(|| empty(snapshot)).spool = Some(path);
-        }
         for folder in paths::SNAPSHOT_FOLDERS {
             for path in self.list(&Path::from(folder)).await? {
                 let Some(snapshot) = paths::snapshot_of(&path) else { continue };
-                if !committed.contains(&snapshot) {
-                    found.entry(snapshot).or_insert_with(|| empty(snapshot)).files.push(path);
-                }
+                found.entry(snapshot).or_insert_with(|| empty(snapshot)).files.push(path);
             }
+        }
+        // In this order: files whose collection is running have a spool, or by now a manifest.
+        let spools = self.spools();
+        let committed = self.committed().await?;
+        found.retain(|snapshot, _| !committed.contains(snapshot));
+        for (snapshot, path) in spools {
+            found.entry(snapshot).or_insert_with(|| empty(snapshot)).spool = Some(path);
         }
         Ok(found.into_values().collect())
     }
 
     /// Ids of manifests, readable or not: what an unreadable manifest names must not be taken for an orphan.
-    async fn committed(&self) -> Result<std::collections::BTreeSet<SnapshotId>> {
+    async fn committed(&self) -> Result<BTreeSet<SnapshotId>> {
         let paths = self.list(&paths::manifests()).await?;
         Ok(paths.iter().filter_map(|path| path.filename()?.strip_suffix(".json")?.parse().ok()).collect())
     }
@@ -212,35 +215,43 @@ impl Store {
     /// Whether the snapshot has a manifest.
     ///
     /// # Errors
-    /// The store cannot be listed.
+    /// The store cannot be listed, or the manifest cannot be read: it is named.
     pub async fn is_committed(&self, snapshot: SnapshotId) -> Result<bool> {
-        Ok(self.committed().await?.contains(&snapshot))
+        let name = format!("{snapshot}.json");
+        let paths = self.list(&paths::manifests()).await?;
+        let Some(path) = paths.iter().find(|path| path.filename() == Some(&name)) else { return Ok(false) };
+        self.read_manifest(path).await.map(|_| true).map_err(|source| {
+            Error::data(format!("snapshot `{snapshot}` has a manifest that cannot be read"))
+                .source(source)
+                .hint(format!(
+                    "what was received is still there: remove `{path}`, then `diffy snapshot recover`"
+                ))
+        })
     }
 
     fn spools(&self) -> Vec<(SnapshotId, PathBuf)> {
-        let Ok(entries) = std::fs::read_dir(self.scratch_dir()) else { return Vec::new() };
-        let snapshot_of = |path: PathBuf| {
-            let id = path.file_name()?.to_str()?.strip_suffix(".spool")?.parse().ok()?;
-            Some((id, path))
-        };
-        entries.flatten().filter_map(|entry| snapshot_of(entry.path())).collect()
+        let spool = |entry: Scratch| entry.is_spool().then_some((entry.snapshot, entry.path));
+        self.scratch().into_iter().filter_map(spool).collect()
     }
 
-    /// Deletes what an unfinished collection left behind, files that were being written included.
+    fn scratch(&self) -> Vec<Scratch> {
+        let Ok(entries) = std::fs::read_dir(self.scratch_dir()) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| Scratch::of(entry.path())).collect()
+    }
+
+    /// Deletes what an unfinished collection left behind, files that were being written included; of one that is
+    /// committed, only what is no part of the snapshot. The caller holds its spool, where there is one.
     ///
     /// # Errors
     /// Something cannot be deleted.
     pub async fn delete_orphan(&self, orphan: &Orphan) -> Result<()> {
-        for path in &orphan.files {
-            self.delete(path).await?;
+        if self.is_committed(orphan.snapshot).await? {
+            self.delete_staged_manifest(orphan.snapshot)?;
+        } else {
+            self.delete_staged(orphan.snapshot)?;
         }
-        self.delete_staged(orphan.snapshot)?;
-        if let Some(spool) = &orphan.spool {
-            std::fs::remove_file(spool).map_err(|source| {
-                Error::remote(format!("cannot remove `{}`", spool.display())).source(source)
-            })?;
-        }
-        Ok(())
+        self.delete_scratch(orphan.snapshot)?;
+        orphan.spool.as_deref().map_or(Ok(()), spool::remove)
     }
 
     /// Deletes the folders of a snapshot that is not committed: the object store hides files that it was writing
@@ -252,17 +263,102 @@ impl Store {
         let wanted = format!("snapshot={snapshot}");
         for folder in paths::SNAPSHOT_FOLDERS {
             for dir in dirs_named(&self.dir.join(folder), &wanted, 5) {
-                std::fs::remove_dir_all(&dir).map_err(|source| {
-                    Error::remote(format!("cannot remove `{}`", dir.display())).source(source)
-                })?;
+                remove_all(&dir)?;
+                remove_empty_parents(&dir, &self.dir);
+            }
+        }
+        self.delete_staged_manifest(snapshot)
+    }
+
+    /// Deletes a manifest that was being written.
+    fn delete_staged_manifest(&self, snapshot: SnapshotId) -> Result<()> {
+        let Ok(fleets) = std::fs::read_dir(self.dir.join(paths::manifests().as_ref())) else { return Ok(()) };
+        let wanted = format!("{snapshot}.json#");
+        let of_fleet = fleets.flatten().filter_map(|fleet| std::fs::read_dir(fleet.path()).ok());
+        for entry in of_fleet.flat_map(Iterator::flatten) {
+            if entry.file_name().to_string_lossy().starts_with(&wanted) {
+                remove_all(&entry.path())?;
             }
         }
         Ok(())
     }
+
+    /// Deletes the sort runs of a collection, whose spool the caller holds.
+    pub(super) fn delete_scratch(&self, snapshot: SnapshotId) -> Result<()> {
+        let of_it = self.scratch().into_iter().filter(|entry| entry.snapshot == snapshot);
+        of_it.filter(|entry| !entry.is_spool()).try_for_each(|entry| remove_all(&entry.path))
+    }
+
+    /// What is in the scratch directory for collections that have no spool: they ended, or never began.
+    fn stale_scratch(&self) -> Vec<Scratch> {
+        // In this order: sort runs whose collection is running have a spool.
+        let all = self.scratch();
+        let spools: BTreeSet<SnapshotId> = self.spools().into_iter().map(|(snapshot, _)| snapshot).collect();
+        let is_stale =
+            |entry: &Scratch| !entry.is_spool() && !spools.contains(&entry.snapshot) && entry.is_free();
+        all.into_iter().filter(is_stale).collect()
+    }
+
+    /// Deletes sort runs that no collection needs; how many, or how many there would be for `dry_run`.
+    ///
+    /// # Errors
+    /// Something cannot be deleted.
+    pub fn delete_stale_scratch(&self, dry_run: bool) -> Result<usize> {
+        let stale = self.stale_scratch();
+        if !dry_run {
+            stale.iter().try_for_each(|entry| remove_all(&entry.path))?;
+        }
+        Ok(stale.len())
+    }
+}
+
+/// An entry of the scratch directory.
+struct Scratch {
+    snapshot: SnapshotId,
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn of(path: PathBuf) -> Option<Self> {
+        let snapshot = path.file_name()?.to_str()?.split_once('.')?.0.parse().ok()?;
+        Some(Self { snapshot, path })
+    }
+
+    fn is_spool(&self) -> bool {
+        self.path.extension().is_some_and(|extension| extension == "spool")
+    }
+
+    /// Not a spool that is about to get its name: such a one is locked.
+    fn is_free(&self) -> bool {
+        let is_new = self.path.extension().is_some_and(|extension| extension == spool::NEW);
+        !is_new || matches!(Held::new(&self.path), Ok(Held::Ours(_)))
+    }
+}
+
+/// Removes a file, or a directory with all that is in it; what is gone is fine.
+fn remove_all(path: &FilePath) -> Result<()> {
+    let is_dir = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+    let removed = if is_dir { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match removed {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::remote(format!("cannot remove `{}`", path.display())).source(source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes the directories above `path` that are empty now, up to `root`; another collection may be using them, and
+/// then they stay.
+fn remove_empty_parents(path: &FilePath, root: &FilePath) {
+    for parent in path.ancestors().skip(1).take_while(|parent| *parent != root) {
+        if std::fs::remove_dir(parent).is_err() {
+            return;
+        }
+    }
 }
 
 /// Directories of that name below `dir`, at most `depth` levels down; links are not followed.
-fn dirs_named(dir: &std::path::Path, name: &str, depth: usize) -> Vec<PathBuf> {
+fn dirs_named(dir: &FilePath, name: &str, depth: usize) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut found = Vec::new();
     for entry in entries.flatten() {

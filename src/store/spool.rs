@@ -23,6 +23,8 @@ const PREFIX_BYTES: usize = 4 + 8 + 16;
 const LARGEST_HEADER: u32 = 16 * 1024 * 1024;
 /// A payload that unpacks to more than this is no payload; the decoder's chunks are a megabyte or one large row.
 const LARGEST_PAYLOAD: u64 = 1024 * 1024 * 1024;
+/// Extension of a spool that has no first frame yet.
+pub(super) const NEW: &str = "new";
 /// Fastest level: the spool lives for minutes.
 const ZSTD_LEVEL: i32 = 1;
 /// After so many bytes the file is synced, so that a power failure loses little.
@@ -151,7 +153,8 @@ pub struct SpoolWriter {
 }
 
 impl SpoolWriter {
-    /// A new spool for a collection.
+    /// A new spool for a collection; it has its name only when it is locked and has its first frame, so that nobody
+    /// takes it for one that nothing was received in.
     ///
     /// # Errors
     /// The file cannot be made; it is named.
@@ -164,12 +167,14 @@ impl SpoolWriter {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(cannot)?;
         }
+        let new = path.with_extension(NEW);
         let mut file =
-            OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(cannot)?;
+            OpenOptions::new().read(true).write(true).create_new(true).open(&new).map_err(cannot)?;
         file.try_lock().map_err(|source| cannot(lock_error(source)))?;
         file.write_all(MAGIC).map_err(cannot)?;
-        let mut writer = Self { file, path, unsynced: 0 };
+        let mut writer = Self { file, path: path.clone(), unsynced: 0 };
         writer.append(&Frame::Begin(begin.clone()), &[])?;
+        std::fs::rename(&new, &path).map_err(cannot)?;
         Ok(writer)
     }
 
@@ -225,17 +230,14 @@ pub struct SpoolReader {
 }
 
 impl SpoolReader {
-    /// Opens the spool of a collection that is not running; `None` when it is.
+    /// Opens the spool of a collection that is not running; `None` when it is, or when it is complete by now.
     ///
     /// # Errors
     /// The file cannot be read or is no spool; it is named.
     pub fn open(path: &Path) -> Result<Option<Self>> {
-        let cannot = |source| Error::remote(format!("cannot open spool `{}`", path.display())).source(source);
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(cannot)?;
-        match file.try_lock() {
-            Ok(()) => Self::read(file, path.to_owned()).map(Some),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(cannot(source)),
+        match Held::new(path)? {
+            Held::Ours(file) => Self::read(file, path.to_owned()).map(Some),
+            Held::Running | Held::Gone => Ok(None),
         }
     }
 
@@ -278,10 +280,51 @@ impl SpoolReader {
     ///
     /// # Errors
     /// The file cannot be removed; it is named.
-    pub fn remove(self) -> Result<()> {
-        std::fs::remove_file(&self.path).map_err(|source| {
-            Error::remote(format!("cannot remove `{}`", self.path.display())).source(source)
-        })
+    pub fn remove(&self) -> Result<()> {
+        remove(&self.path)
+    }
+}
+
+/// Removes a spool; one that is gone is fine.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::remote(format!("cannot remove `{}`", path.display())).source(source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What became of a spool that a listing found.
+#[derive(Debug)]
+pub enum Held {
+    /// Its collection is running.
+    Running,
+    /// Its collection is complete by now.
+    Gone,
+    /// Nobody uses it, and nobody will for as long as this value lives.
+    Ours(File),
+}
+
+impl Held {
+    /// Holds a spool, readable or not.
+    ///
+    /// # Errors
+    /// The file cannot be opened or locked; it is named.
+    pub fn new(path: &Path) -> Result<Self> {
+        let cannot = |source| Error::remote(format!("cannot open spool `{}`", path.display())).source(source);
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Gone),
+            Err(error) => return Err(cannot(error)),
+        };
+        match file.try_lock() {
+            // Its collection ended between opening and locking.
+            Ok(()) if !path.exists() => Ok(Self::Gone),
+            Ok(()) => Ok(Self::Ours(file)),
+            Err(TryLockError::WouldBlock) => Ok(Self::Running),
+            Err(TryLockError::Error(source)) => Err(cannot(source)),
+        }
     }
 }
 

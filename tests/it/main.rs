@@ -6,5 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod cli;
+mod docs;
+mod duckdb;
 mod env;
+mod hand;
+mod kill;
+mod store;
 mod tidy;

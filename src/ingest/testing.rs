@@ -1,0 +1,105 @@
+//! A small table and spools of it, for the tests of this room.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use chrono::{DateTime, Utc};
+use datafusion::arrow::array::RecordBatch;
+
+use super::receive::{Receiver, prepare};
+use crate::catalog::{Catalog, TableSpec};
+use crate::collect::Answer;
+use crate::decode::{Limits, Origin, decode};
+use crate::model::Status;
+use crate::store::{SpoolBegin, SpoolReader, SpoolWriter};
+
+/// What a host answers for the table `t`.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) host: String,
+    pub(super) json: String,
+}
+
+impl Answered {
+    pub(super) fn new(host: &str, json: &str) -> Self {
+        Self { host: host.to_owned(), json: json.to_owned() }
+    }
+
+    fn answer(&self) -> Answer {
+        Answer {
+            table: "t".to_owned(),
+            status: Status::Ok,
+            json: self.json.clone().into_bytes(),
+            error: String::new(),
+            started: at(),
+            ended: at(),
+            osquery_version: None,
+            uid: None,
+        }
+    }
+}
+
+/// A table `t` with a column of each role.
+const T: &str = r#"
+    name = "t"
+    description = "T."
+    platforms = ["linux"]
+    weight = 1.0
+    query = "SELECT * FROM t"
+    column = [
+        { name = "command", type = "text", role = "identity", normalise = ["self"], description = "C." },
+        { name = "size", type = "integer", role = "context", description = "S." },
+        { name = "pid", type = "integer", role = "volatile", description = "P." },
+    ]
+"#;
+
+pub(super) fn spec() -> TableSpec {
+    TableSpec::parse(T, "t.toml").unwrap()
+}
+
+/// The built-in tables and `t`.
+pub(super) fn catalog() -> &'static Catalog {
+    static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("t.toml"), T).unwrap();
+        let mut catalog = Catalog::builtin().unwrap();
+        catalog.add_dir(dir.path()).unwrap();
+        catalog
+    });
+    &CATALOG
+}
+
+/// When all of it was collected.
+pub(super) fn at() -> DateTime<Utc> {
+    "2026-01-02T03:04:05Z".parse().unwrap()
+}
+
+pub(super) fn begin() -> SpoolBegin {
+    SpoolBegin {
+        snapshot: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(),
+        fleet: "web".parse().unwrap(),
+        incident: None,
+        started: at(),
+        collected_by: "test".to_owned(),
+        collector: "test".to_owned(),
+        queries: BTreeMap::from([("t".to_owned(), "SELECT * FROM t".to_owned())]),
+    }
+}
+
+pub(super) fn decoded(spec: &TableSpec, json: &str) -> RecordBatch {
+    decode(json, &Origin::default(), spec, &Limits::default()).batch
+}
+
+/// A spool with these answers, in `dir`.
+pub(super) fn spool(dir: &Path, answers: &[Answered]) -> SpoolReader {
+    let begin = begin();
+    let writer = SpoolWriter::create(dir.join(format!("{}.spool", begin.snapshot)), &begin).unwrap();
+    let mut receiver = Receiver::new(catalog(), writer);
+    for answered in answers {
+        receiver.host(&answered.host).unwrap();
+        let prepared = prepare(catalog(), &Limits::default(), &answered.host, answered.answer()).unwrap();
+        receiver.answer(&prepared).unwrap();
+    }
+    receiver.into_reader().unwrap()
+}
