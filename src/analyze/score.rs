@@ -147,7 +147,8 @@ fn count_as_odd(candidates: LazyFrame) -> LazyFrame {
 pub(super) fn host_score(mut best_of_causes: Vec<f64>) -> f64 {
     best_of_causes.sort_by(|a, b| b.total_cmp(a));
     let weighted: f64 = best_of_causes.iter().zip(CAUSE_WEIGHTS).map(|(score, weight)| score * weight).sum();
-    weighted / CAUSE_WEIGHTS.iter().sum::<f64>()
+    // An empty sum is -0.0.
+    weighted.max(0.0) / CAUSE_WEIGHTS.iter().sum::<f64>()
 }
 
 #[cfg(test)]
@@ -166,6 +167,7 @@ mod tests {
             hosts_with_row,
             hosts_answered: 64,
             known_contents: 1,
+            hosts_with_thing: 1,
             rare_columns: Vec::new(),
             method: Method::Frequency,
             id: [0; 16],
