@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn answer(status: Status) -> Coverage {
-        no_answer("h", "t", status, "", None)
+        no_answer("h", "t", status, "")
     }
 
     #[test]
