@@ -475,7 +475,6 @@ pub(super) mod tests {
                   name=sshd
                   path=/dev/shm/\u{202e}dhss/a-rather-l…-directory/with/another/one/sshd
                   cmdline="sshd: [listener]"  uid=0
-                  unusual:  path=/dev/shm/sshd  where  name=sshd
                   57 hosts have instead:  path=/usr/sbin/sshd
               6.5 coverage kernel_modules
                   57 hosts answered for kernel_modules, this one timed out.
@@ -486,7 +485,6 @@ pub(super) mod tests {
                   name=sshd
                   path=/dev/shm/\u{202e}dhss/a-rather-l…-directory/with/another/one/sshd
                   cmdline="sshd: [listener]"  uid=0
-                  unusual:  path=/dev/shm/sshd  where  name=sshd
                   57 hosts have instead:  path=/usr/sbin/sshd
 
           3 i-0c1b2c3d4e5f60720  review 6.5
@@ -533,7 +531,6 @@ pub(super) mod tests {
                   All other hosts run sshd from /usr/sbin/sshd.
                   name=sshd  path=/dev/shm/\u{202e}dhss/a-rather-long-directory/with/another/one/sshd
                   cmdline="sshd: [listener]"  uid=0
-                  unusual:  path=/dev/shm/sshd  where  name=sshd
                   57 hosts have instead:  path=/usr/sbin/sshd
               6.5 coverage kernel_modules
                   57 hosts answered for kernel_modules, this one timed out.
@@ -543,7 +540,6 @@ pub(super) mod tests {
                   All other hosts run sshd from /usr/sbin/sshd.
                   name=sshd  path=/dev/shm/\u{202e}dhss/a-rather-long-directory/with/another/one/sshd
                   cmdline="sshd: [listener]"  uid=0
-                  unusual:  path=/dev/shm/sshd  where  name=sshd
                   57 hosts have instead:  path=/usr/sbin/sshd
 
           3 i-0c1b2c3d4e5f60720  review 6.5
