@@ -25,7 +25,7 @@ const MOST_PER_TABLE: usize = 25;
 /// A host that shares less than this of what is common is of its own kind.
 const SHARES_TOO_LITTLE: f64 = 0.5;
 /// Score of a failure that no other host has.
-const COVERAGE_SCORE: f64 = 60.0;
+const COVERAGE_SCORE: f64 = 80.0;
 /// Hosts from which on a share of the fleet says something.
 const SMALL_FLEET: u64 = 30;
 

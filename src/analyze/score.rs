@@ -17,7 +17,7 @@ const FULL_SCORE_HOSTS: f64 = 30.0;
 /// What a host's strongest causes weigh: the first nearly alone, the next few lightly, the rest not at all.
 const CAUSE_WEIGHTS: [f64; 5] = [1.0, 0.2, 0.15, 0.1, 0.05];
 /// What is missing says a little less than what is there.
-const MISSING_FACTOR: f64 = 0.9;
+const MISSING_FACTOR: f64 = 0.95;
 /// Score of a row that the baseline does not have, when it is the only one of its table.
 const BASELINE_SCORE: f64 = 100.0;
 
