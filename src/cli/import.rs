@@ -122,8 +122,9 @@ fn read_files(app: &App, args: &Args, mut receiver: Receiver<'_>) -> Result<Spoo
     }
     if report.problems_total > 0 {
         receiver.warning(format!(
-            "{} lines or rows of the imported files could not be read",
-            report.problems_total
+            "{} problems in the imported files; the first: {}",
+            report.problems_total,
+            report.problems.first().map(ToString::to_string).unwrap_or_default()
         ))?;
     }
     receiver.into_reader()
