@@ -123,7 +123,7 @@ fn read_files(app: &App, args: &Args, mut receiver: Receiver<'_>) -> Result<Spoo
     }
     if report.problems_total > 0 {
         receiver.warning(format!(
-            "{} problems in the imported files; the first: {}",
+            "problems in the imported files: {}; the first: {}",
             report.problems_total,
             report.problems.first().map(ToString::to_string).unwrap_or_default()
         ))?;
