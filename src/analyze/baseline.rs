@@ -43,7 +43,7 @@ pub async fn create_baseline(
     manifest: &Manifest,
     request: BaselineRequest,
 ) -> Result<Baseline> {
-    let state = FleetState::load(engine, manifest.snapshot).await?;
+    let state = FleetState::load(engine, catalog, manifest.snapshot).await?;
     let hosts = chosen_hosts(&state, &request)?;
     let mut tables = BTreeMap::new();
     let mut part = store.baseline_part(&manifest.fleet, &request.name, &schema()).await?;
@@ -268,6 +268,7 @@ impl Of<'_> {
                 places: [place(&[b"baseline", kind.as_str().as_bytes()]); 2],
                 hosts_with_row: have.len(),
                 hosts_answered: self.answers.heard.len(),
+                hosts_with_thing: have.len(),
                 known_contents: known.map_or(1, |thing| thing.contents),
                 rare_columns: Vec::new(),
                 method: Method::Baseline,
@@ -290,6 +291,7 @@ impl Of<'_> {
                 places: [place(&[b"baseline", b"missing"]); 2],
                 hosts_with_row: have.len(),
                 hosts_answered: self.answers.heard.len(),
+                hosts_with_thing: have.len(),
                 known_contents: 1,
                 rare_columns: Vec::new(),
                 method: Method::Baseline,

@@ -32,6 +32,8 @@ pub(super) struct Candidate {
     pub(super) hosts_with_row: u64,
     /// Hosts that can be compared.
     pub(super) hosts_answered: u64,
+    /// Hosts, of those that can be compared, that have the thing with whatever content.
+    pub(super) hosts_with_thing: u64,
     /// How many contents of the same thing are known to be normal; where many are, one more says little.
     pub(super) known_contents: u64,
     /// Columns that make the row stand out; empty when it is their combination.

@@ -193,7 +193,8 @@ impl Explainer<'_> {
             return None;
         }
         let column = candidate.rare_columns.first()?;
-        let loose = self.lines.spec.identity(Strength::Loose).take(NAMED_BY);
+        let loose =
+            self.lines.spec.identity(Strength::Loose).filter(|loose| &loose.name != column).take(NAMED_BY);
         let context = loose.filter_map(|column| Some((column.name.clone(), row.get(&column.name)?.clone())));
         Some(Given { column: column.clone(), value: row.get(column)?.clone(), context: context.collect() })
     }
@@ -268,11 +269,9 @@ fn reason(spec: &TableSpec, candidate: &Candidate, row: &Row, nearest: Option<&N
             format!("{named} is in the baseline with other content{}", changes(row, nearest))
         }
         (_, FindingKind::Variant) => {
-            let others = nearest.map_or(0, |nearest| nearest.hosts_with_row);
-            format!(
-                "{named} is like this on {on}; {others} others have it with other content{}",
-                changes(row, nearest)
-            )
+            let others = candidate.hosts_with_thing.saturating_sub(candidate.hosts_with_row);
+            let have = if others == 1 { "1 other host has" } else { &format!("{others} other hosts have") };
+            format!("{named} is like this on {on}; {have} it with other content{}", changes(row, nearest))
         }
         _ if candidate.rare_columns.is_empty() => {
             format!("{named}: each value is known, but together they are only on {on}")

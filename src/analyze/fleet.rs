@@ -7,9 +7,15 @@ use datafusion::arrow::datatypes::{Int64Type, UInt32Type};
 use datafusion::scalar::ScalarValue;
 use roaring::RoaringBitmap;
 
+use crate::catalog::Catalog;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::model::{SnapshotId, Status};
+
+/// Of a table that this share of the hosts answered, a failure stands out.
+pub(super) const TABLE_WORKS: f64 = 0.8;
+/// A column that at most this share of the hosts leaves out was left out for a reason.
+const WITHHELD: f64 = 0.05;
 
 /// A host that failed a table, and how.
 #[derive(Debug, Clone)]
@@ -26,8 +32,10 @@ pub(super) struct TableAnswers {
     pub(super) answered: RoaringBitmap,
     /// Hosts that answered at least in part: their rows are compared too.
     pub(super) heard: RoaringBitmap,
-    /// Hosts by the columns that their agent does not have: a row can only be compared among those that could have it.
+    /// Hosts with rows by the columns that these do not have, separated by commas.
     pub(super) by_columns: BTreeMap<String, RoaringBitmap>,
+    /// Hosts that answered in full and have no rows.
+    pub(super) without_rows: RoaringBitmap,
 }
 
 /// The hosts of one snapshot.
@@ -38,8 +46,10 @@ pub(super) struct FleetState {
     pub(super) tables: BTreeMap<String, TableAnswers>,
     /// By ordinal: tables answered in full.
     pub(super) ok: Vec<u64>,
-    /// By ordinal: tables asked for and not answered in full.
+    /// By ordinal: what was not answered in full.
     pub(super) failures: Vec<Vec<Failure>>,
+    /// By ordinal: tables of which only a part came.
+    pub(super) partial: Vec<u64>,
 }
 
 const HOSTS: &str = include_str!("../../sql/steps/hosts.sql");
@@ -51,7 +61,7 @@ pub(super) fn of_snapshot(snapshot: SnapshotId) -> Vec<(String, ScalarValue)> {
 }
 
 impl FleetState {
-    pub(super) async fn load(engine: &Engine, snapshot: SnapshotId) -> Result<Self> {
+    pub(super) async fn load(engine: &Engine, catalog: &Catalog, snapshot: SnapshotId) -> Result<Self> {
         let mut state = Self::default();
         for batch in engine.collect(HOSTS, of_snapshot(snapshot)).await? {
             let ordinals = column(&batch, "ordinal")?.as_primitive::<UInt32Type>();
@@ -65,22 +75,56 @@ impl FleetState {
         }
         state.ok = vec![0; state.hosts.len()];
         state.failures = vec![Vec::new(); state.hosts.len()];
+        state.partial = vec![0; state.hosts.len()];
         let ordinals: HashMap<String, u32> = state.hosts.iter().cloned().zip(0..).collect();
         for batch in engine.collect(COVERAGE, of_snapshot(snapshot)).await? {
             state.note(&batch, &ordinals)?;
         }
-        state.forget_unsupported();
+        state.forget_the_usual();
+        state.note_withheld_columns(catalog);
         Ok(state)
     }
 
-    /// A table that no host can answer is no failure of any of them.
-    fn forget_unsupported(&mut self) {
-        let unsupported = |failure: &Failure| {
-            failure.status == Status::NotSupported
-                && self.tables.get(&failure.table).is_none_or(|table| table.heard.is_empty())
+    /// What says nothing against a host: a table that no host can answer, or that most were not asked for.
+    fn forget_the_usual(&mut self) {
+        let Self { tables, failures, hosts, .. } = self;
+        let heard = |table: &str| tables.get(table).map_or(0, |answers| answers.heard.len());
+        let is_usual = |failure: &Failure| match failure.status {
+            Status::NotSupported => heard(&failure.table) == 0,
+            Status::NotAsked => (heard(&failure.table) as f64) < hosts.len() as f64 * TABLE_WORKS,
+            _ => false,
         };
-        for failures in &mut self.failures {
-            failures.retain(|failure| !unsupported(failure));
+        failures.iter_mut().for_each(|failures| failures.retain(|failure| !is_usual(failure)));
+    }
+
+    /// A column that every agent has and nearly every host returns was left out for a reason: without it rows cannot
+    /// be compared. Columns that came with a later agent (`since`) are no such thing.
+    fn note_withheld_columns(&mut self, catalog: &Catalog) {
+        for (table, answers) in &self.tables {
+            let Some(spec) = catalog.table(table) else { continue };
+            let with_rows: u64 = answers.by_columns.values().map(RoaringBitmap::len).sum();
+            let mut lacking: BTreeMap<&str, RoaringBitmap> = BTreeMap::new();
+            for (columns, hosts) in &answers.by_columns {
+                for column in columns.split(',').filter(|column| !column.is_empty()) {
+                    *lacking.entry(column).or_default() |= hosts;
+                }
+            }
+            for (column, hosts) in lacking {
+                let is_late = spec.column(column).is_none_or(|column| column.since.is_some());
+                let others = with_rows - hosts.len();
+                if is_late || (hosts.len() as f64) > (with_rows as f64 * WITHHELD).max(1.0) || others < 2 {
+                    continue;
+                }
+                for host in &hosts {
+                    self.failures[host as usize].push(Failure {
+                        table: table.clone(),
+                        status: Status::Truncated,
+                        error: format!(
+                            "its rows come without the column {column}, which {others} other hosts return"
+                        ),
+                    });
+                }
+            }
         }
     }
 
@@ -96,18 +140,23 @@ impl FleetState {
             if status.answered() {
                 answers.answered.insert(ordinal);
                 self.ok[ordinal as usize] += 1;
-            } else if status != Status::NotAsked {
+            } else {
                 self.failures[ordinal as usize].push(Failure {
                     table: tables.value(row).to_owned(),
                     status,
                     error: errors.value(row).to_owned(),
                 });
             }
+            if !status.answered() && rows.value(row) > 0 {
+                self.partial[ordinal as usize] += 1;
+            }
             if status.answered() || rows.value(row) > 0 {
                 answers.heard.insert(ordinal);
-                // A host without rows shows no columns; it can be compared with everybody.
-                let lacks = if rows.value(row) > 0 { missing.value(row) } else { "" };
-                answers.by_columns.entry(lacks.to_owned()).or_default().insert(ordinal);
+                if rows.value(row) > 0 {
+                    answers.by_columns.entry(missing.value(row).to_owned()).or_default().insert(ordinal);
+                } else {
+                    answers.without_rows.insert(ordinal);
+                }
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! A group of rows that is rare in its loose id is *new*; one that is common in its loose and rare in its strict id is
 //! a *variant*; what nearly all comparable hosts have and one has not is *missing* there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use roaring::RoaringBitmap;
 
@@ -21,30 +21,69 @@ const FEWEST_PEERS_FOR_MISSING: u64 = 8;
 const RARE: f64 = 0.05;
 /// Share of the comparable hosts from which on the lack of a row is.
 const EXPECTED: f64 = 0.95;
+/// From this share of the hosts on, those that lack the same columns are compared with each other.
+const OWN_KIND: f64 = 0.2;
 
-/// Hosts that can be compared for one table: all of them answered with the same columns.
+/// Hosts that are judged for one table, and those that they are compared with.
 struct Peers<'a> {
-    hosts: &'a RoaringBitmap,
+    judged: RoaringBitmap,
+    /// The judged ones among them.
+    compared: RoaringBitmap,
+    /// The judged hosts that answered in full: only of them a row can be missing.
     answered: RoaringBitmap,
     count: u64,
+    /// Identity columns that the judged hosts do not have.
+    without: Vec<&'a str>,
 }
 
 /// What stands out in one table.
 pub(super) fn candidates(table: usize, lines: &Lines, answers: &TableAnswers) -> Vec<Candidate> {
     let mut found = Vec::new();
     let values = RareValues::new(lines);
-    let groups = lines.loose();
-    for hosts in answers.by_columns.values() {
-        let peers = Peers { hosts, answered: hosts & &answers.answered, count: hosts.len() };
+    let all: Vec<usize> = (0..lines.lines.len()).collect();
+    for peers in peers(lines, answers) {
         if peers.count < FEWEST_PEERS {
             continue;
         }
+        let groups = match peers.without.is_empty() {
+            true => lines.loose(),
+            false => lines.grouped_without(&all, Strength::Loose, &peers.without),
+        };
         let mut of_peers = Finder { table, lines, peers: &peers, values: &values, found: &mut found };
-        for group in &groups {
-            of_peers.group(group);
-        }
+        groups.iter().for_each(|group| of_peers.group(group));
     }
     found
+}
+
+/// Hosts whose agents return the same identity columns are compared with each other. A few that lack some are compared
+/// with everybody, by the columns that they have: an old agent is no compromise, and leaving a column out no hiding
+/// place. Hosts without rows can lack what the largest group has.
+fn peers<'a>(lines: &Lines, answers: &'a TableAnswers) -> Vec<Peers<'a>> {
+    let is_identity =
+        |name: &&str| lines.spec.column(name).is_some_and(|column| column.in_identity(Strength::Strict));
+    let mut by_columns: BTreeMap<Vec<&str>, RoaringBitmap> = BTreeMap::new();
+    for (columns, hosts) in &answers.by_columns {
+        let without: Vec<&str> = columns.split(',').filter(is_identity).collect();
+        *by_columns.entry(without).or_default() |= hosts;
+    }
+    let heard = answers.heard.len();
+    let largest = by_columns.values().map(RoaringBitmap::len).max().unwrap_or_default();
+    let mut empty = Some(answers.without_rows.clone());
+    let mut all = Vec::new();
+    for (without, hosts) in by_columns {
+        let is_own_kind = hosts.len() >= FEWEST_PEERS && hosts.len() as f64 >= heard as f64 * OWN_KIND;
+        let compared = if is_own_kind { &hosts | &answers.without_rows } else { answers.heard.clone() };
+        let mut judged = hosts;
+        if judged.len() == largest
+            && let Some(empty) = empty.take()
+        {
+            judged |= empty;
+        }
+        let without = if is_own_kind { Vec::new() } else { without };
+        let answered = &judged & &answers.answered;
+        all.push(Peers { judged, answered, count: compared.len(), compared, without });
+    }
+    all
 }
 
 /// Few enough hosts for a row to stand out.
@@ -62,7 +101,7 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     fn group(&mut self, group: &Group) {
-        let have = &group.members & self.peers.hosts;
+        let have = &group.members & &self.peers.compared;
         if have.is_empty() {
             return;
         }
@@ -79,7 +118,7 @@ impl Finder<'_> {
     }
 
     fn new_rows(&mut self, group: &Group, have: &RoaringBitmap) {
-        for host in have {
+        for host in &(have & &self.peers.judged) {
             let Some(line) = self.lines.line_of(group, host) else { continue };
             let rare_columns = self.values.rare_columns(self.lines, line, self.peers.count);
             let context = self.context(line, &rare_columns);
@@ -92,25 +131,29 @@ impl Finder<'_> {
     }
 
     fn variants(&mut self, group: &Group, have: &RoaringBitmap) {
-        let strict = self.lines.strict(group);
-        let Some(common) = strict.iter().max_by_key(|group| (&group.members & self.peers.hosts).len()) else {
-            return;
+        let strict = match self.peers.without.is_empty() {
+            true => self.lines.strict(group),
+            false => self.lines.grouped_without(&group.lines, Strength::Strict, &self.peers.without),
         };
+        let compared = |group: &Group| &group.members & &self.peers.compared;
+        let Some(common) = strict.iter().max_by_key(|group| compared(group).len()) else { return };
         let nearest = self.lines.most_common(common);
-        let with_nearest = (&common.members & self.peers.hosts).len();
+        let with_nearest = compared(common).len();
         for variant in strict.iter().filter(|variant| variant.id != common.id) {
-            let members = &variant.members & self.peers.hosts;
+            let members = compared(variant);
             if !is_rare(members.len(), have.len()) {
                 continue;
             }
-            for host in &members {
+            for host in &(&members & &self.peers.judged) {
                 let Some(line) = self.lines.line_of(variant, host) else { continue };
-                self.push(Candidate {
+                let candidate = Candidate {
                     nearest: Some((Subject::Line(nearest), with_nearest)),
                     rare_columns: self.differing(line, nearest),
+                    hosts_with_thing: have.len(),
                     places: [place(&[b"variant"]), place(&[b"variant", &group.id])],
                     ..self.candidate(host, FindingKind::Variant, line, members.len())
-                });
+                };
+                self.found.push(candidate);
             }
         }
     }
@@ -137,6 +180,7 @@ impl Finder<'_> {
             hosts_with_row,
             hosts_answered: self.peers.count,
             known_contents: 1,
+            hosts_with_thing: hosts_with_row,
             rare_columns: Vec::new(),
             method: Method::Frequency,
             id: if kind == FindingKind::Variant { ids.strict } else { ids.loose },
@@ -161,7 +205,9 @@ impl Finder<'_> {
 
     fn differing(&self, line: usize, other: usize) -> Vec<String> {
         let strict = self.lines.spec.identity(Strength::Strict).map(|column| column.name.clone());
-        strict.filter(|name| self.lines.value(line, name) != self.lines.value(other, name)).collect()
+        let without = &self.peers.without;
+        let compared = strict.filter(|name| !without.contains(&name.as_str()));
+        compared.filter(|name| self.lines.value(line, name) != self.lines.value(other, name)).collect()
     }
 }
 

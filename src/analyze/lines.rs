@@ -1,15 +1,15 @@
 //! The prevalence of one table: its distinct rows, grouped by loose and strict id, with the hosts that have them.
 
-use std::ops::Range;
+use std::collections::HashMap;
 
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use roaring::RoaringBitmap;
 
 use super::fleet::{column, of_snapshot};
-use crate::catalog::{TableSpec, is_table_name};
+use crate::catalog::{ColumnSpec, Strength, TableSpec, is_table_name};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::identity::ID_BYTES;
+use crate::identity::{ID_BYTES, evened_out};
 use crate::store::{FileEntry, FileKind, Manifest};
 
 /// A 128-bit id.
@@ -29,8 +29,19 @@ pub(super) struct Line {
 #[derive(Debug, Clone)]
 pub(super) struct Group {
     pub(super) id: Id,
-    pub(super) lines: Range<usize>,
+    pub(super) lines: Vec<usize>,
     pub(super) members: RoaringBitmap,
+}
+
+impl Group {
+    fn of(id: Id, number: usize, line: &Line) -> Self {
+        Self { id, lines: vec![number], members: line.members.clone() }
+    }
+
+    fn add(&mut self, number: usize, line: &Line) {
+        self.lines.push(number);
+        self.members |= &line.members;
+    }
 }
 
 /// The distinct rows of one table, sorted by loose and strict id.
@@ -76,45 +87,75 @@ impl Lines {
 
     /// Groups by loose id.
     pub(super) fn loose(&self) -> Vec<Group> {
-        self.groups(0..self.lines.len(), |line| line.loose)
+        self.runs(0..self.lines.len(), |line| line.loose)
     }
 
     /// Groups by strict id within a group.
     pub(super) fn strict(&self, within: &Group) -> Vec<Group> {
-        self.groups(within.lines.clone(), |line| line.strict)
+        self.runs(within.lines.iter().copied(), |line| line.strict)
     }
 
-    fn groups(&self, within: Range<usize>, key: fn(&Line) -> Id) -> Vec<Group> {
+    /// Lines come sorted by their ids, so that equal ones stand together.
+    fn runs(&self, numbers: impl Iterator<Item = usize>, key: fn(&Line) -> Id) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
-        for number in within {
+        for number in numbers {
             let line = &self.lines[number];
             match groups.last_mut().filter(|group| group.id == key(line)) {
-                Some(group) => {
-                    group.lines.end = number + 1;
-                    group.members |= &line.members;
-                }
-                None => groups.push(Group {
-                    id: key(line),
-                    lines: number..number + 1,
-                    members: line.members.clone(),
-                }),
+                Some(group) => group.add(number, line),
+                None => groups.push(Group::of(key(line), number, line)),
             }
         }
         groups
     }
 
+    /// Groups by the identity columns of that strength but for `without`: how a host whose agent lacks columns is
+    /// compared with those that have them.
+    pub(super) fn grouped_without(
+        &self,
+        numbers: &[usize],
+        strength: Strength,
+        without: &[&str],
+    ) -> Vec<Group> {
+        let columns: Vec<&ColumnSpec> =
+            self.spec.identity(strength).filter(|column| !without.contains(&column.name.as_str())).collect();
+        let mut groups: HashMap<Id, Group> = HashMap::new();
+        for &number in numbers {
+            let id = self.projected(number, &columns, strength);
+            let line = &self.lines[number];
+            match groups.get_mut(&id) {
+                Some(group) => group.add(number, line),
+                None => {
+                    groups.insert(id, Group::of(id, number, line));
+                }
+            }
+        }
+        let mut groups: Vec<Group> = groups.into_values().collect();
+        groups.sort_by_key(|group| group.id);
+        groups
+    }
+
+    fn projected(&self, number: usize, columns: &[&ColumnSpec], strength: Strength) -> Id {
+        let mut hasher = blake3::Hasher::new();
+        for column in columns {
+            let value = self.value(number, &column.name);
+            let value = value.as_deref().map(|value| evened_out(value, column, strength));
+            let value = value.as_deref().unwrap_or("\0unknown");
+            hasher.update(&(value.len() as u64).to_le_bytes()).update(value.as_bytes());
+        }
+        let mut id = Id::default();
+        id.copy_from_slice(&hasher.finalize().as_bytes()[..ID_BYTES as usize]);
+        id
+    }
+
     /// The line of a group that most hosts have.
     pub(super) fn most_common(&self, group: &Group) -> usize {
-        group
-            .lines
-            .clone()
-            .max_by_key(|number| self.lines[*number].members.len())
-            .unwrap_or(group.lines.start)
+        let most = group.lines.iter().copied().max_by_key(|number| self.lines[*number].members.len());
+        most.unwrap_or_default()
     }
 
     /// A line of a group that this host has.
     pub(super) fn line_of(&self, group: &Group, host: u32) -> Option<usize> {
-        group.lines.clone().find(|number| self.lines[*number].members.contains(host))
+        group.lines.iter().copied().find(|number| self.lines[*number].members.contains(host))
     }
 
     /// A value of a line; `None` when it is unknown.

@@ -57,7 +57,7 @@ pub async fn analyze(
     manifest: &Manifest,
     request: &AnalyzeRequest,
 ) -> Result<Analysis> {
-    let state = FleetState::load(engine, manifest.snapshot).await?;
+    let state = FleetState::load(engine, catalog, manifest.snapshot).await?;
     let known = match &request.baseline {
         Some(baseline) => baseline::load(store, baseline).await?,
         None => Known::new(),
@@ -76,7 +76,9 @@ pub async fn analyze(
         let seconds = started.elapsed().as_secs_f64();
         tracing::info!(table, lines = lines.lines.len(), candidates = count, seconds, "analysed table");
     }
-    let hosts = rank::rank(&state, scored, &common);
+    let heard = state.heard().len();
+    let compared = !known.is_empty() || (request.methods.contains(&Method::Frequency) && heard >= 3);
+    let hosts = rank::rank(&state, scored, &common, compared);
     let mut warnings = manifest.warnings.clone();
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));
     Ok(Analysis {
@@ -93,12 +95,18 @@ pub async fn analyze(
         }),
         history: None,
         hosts_total: state.total(),
-        hosts_answered: state.heard().len(),
+        hosts_answered: heard,
+        tables_compared: if compared { compared_tables(&state, &tables) } else { 0 },
         warnings,
         hosts,
         peer_groups: Vec::new(),
         campaigns: Vec::new(),
     })
+}
+
+/// Tables that hosts said something of.
+fn compared_tables(state: &FleetState, tables: &BTreeSet<String>) -> u64 {
+    tables.iter().filter(|table| !state.tables[*table].heard.is_empty()).count() as u64
 }
 
 fn chosen_tables(state: &FleetState, request: &AnalyzeRequest) -> Result<BTreeSet<String>> {

@@ -1,13 +1,13 @@
 //! From findings to hosts: rank, verdict, and what a reader must know before trusting either.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use roaring::RoaringBitmap;
 use serde_json::json;
 
 use super::candidate::{Candidate, Method};
 use super::cause;
-use super::fleet::{Failure, FleetState, TableAnswers};
+use super::fleet::{Failure, FleetState, TABLE_WORKS, TableAnswers};
 use super::lines::Lines;
 use super::score::{host_score, surprise};
 use super::{AnalyzeRequest, Scored};
@@ -17,17 +17,15 @@ use crate::store::Manifest;
 /// From this score on a host is an outlier.
 const OUTLIER: f64 = 75.0;
 /// From this score on a host should be reviewed.
-const REVIEW: f64 = 55.0;
+const REVIEW: f64 = 50.0;
 /// A candidate below this score is noise that every fleet has.
 const WORTH_SHOWING: f64 = 10.0;
 /// Most findings of one table on one host: further ones are of the same kind.
 const MOST_PER_TABLE: usize = 25;
 /// A host that shares less than this of what is common is of its own kind.
 const SHARES_TOO_LITTLE: f64 = 0.5;
-/// Of a table that this share of the hosts answered, a failure stands out.
-const TABLE_WORKS: f64 = 0.8;
 /// Score of a failure that no other host has.
-const COVERAGE_SCORE: f64 = 60.0;
+const COVERAGE_SCORE: f64 = 80.0;
 /// Hosts from which on a share of the fleet says something.
 const SMALL_FLEET: u64 = 30;
 
@@ -51,22 +49,24 @@ pub(super) fn worth_showing(candidates: Vec<Candidate>, scores: Vec<f64>) -> Vec
     scored
 }
 
-/// How much of what is common in the fleet each host has.
+/// How much of what is common in the fleet each host has, and how much else.
 #[derive(Debug)]
 pub(super) struct CommonRows {
     expected: Vec<u64>,
     present: Vec<u64>,
+    own: Vec<u64>,
 }
 
 impl CommonRows {
     pub(super) fn new(hosts: usize) -> Self {
-        Self { expected: vec![0; hosts], present: vec![0; hosts] }
+        Self { expected: vec![0; hosts], present: vec![0; hosts], own: vec![0; hosts] }
     }
 
     pub(super) fn count(&mut self, lines: &Lines, answers: &TableAnswers) {
         for group in lines.loose() {
             let have = &group.members & &answers.answered;
             if have.len() * 2 <= answers.answered.len() {
+                have.iter().for_each(|host| self.own[host as usize] += 1);
                 continue;
             }
             answers.answered.iter().for_each(|host| self.expected[host as usize] += 1);
@@ -74,14 +74,21 @@ impl CommonRows {
         }
     }
 
+    /// A host of another kind has little of what is common and much of its own; one that only lacks rows is no other
+    /// kind of host, but one that hides them.
     fn has_peers(&self, host: usize) -> bool {
-        self.expected[host] == 0
-            || self.present[host] as f64 >= self.expected[host] as f64 * SHARES_TOO_LITTLE
+        let little = self.expected[host] as f64 * SHARES_TOO_LITTLE;
+        self.present[host] as f64 >= little || (self.own[host] as f64) < little
     }
 }
 
 /// All hosts, the most suspicious first.
-pub(super) fn rank(state: &FleetState, scored: Vec<Scored>, common: &CommonRows) -> Vec<HostResult> {
+pub(super) fn rank(
+    state: &FleetState,
+    scored: Vec<Scored>,
+    common: &CommonRows,
+    compared: bool,
+) -> Vec<HostResult> {
     let mut findings: Vec<Vec<(Finding, Vec<String>)>> = vec![Vec::new(); state.hosts.len()];
     for Scored { host, finding, telling } in scored {
         findings[host as usize].push((finding, telling));
@@ -93,7 +100,8 @@ pub(super) fn rank(state: &FleetState, scored: Vec<Scored>, common: &CommonRows)
         .map(|(host, mut findings)| {
             let failure = coverage.finding(state, host).filter(|finding| finding.score >= WORTH_SHOWING);
             findings.extend(failure.map(|finding| (finding, Vec::new())));
-            host_result(state, host, findings, common.has_peers(host))
+            let judged = compared && common.has_peers(host);
+            host_result(state, host, findings, (judged, coverage.is_mostly_unknown(host)))
         })
         .collect();
     hosts.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.host.cmp(&b.host)));
@@ -107,19 +115,27 @@ fn host_result(
     state: &FleetState,
     host: usize,
     mut findings: Vec<(Finding, Vec<String>)>,
-    has_peers: bool,
+    (judged, mostly_unknown): (bool, bool),
 ) -> HostResult {
     findings.sort_by(|(a, _), (b, _)| {
         b.score.total_cmp(&a.score).then_with(|| (&a.table, &a.id).cmp(&(&b.table, &b.id)))
     });
     let score = (host_score(cause::best_of_causes(&findings)) * 10.0).round() / 10.0;
+    let failed: BTreeSet<&str> = state.failures[host].iter().map(|failure| failure.table.as_str()).collect();
+    let coverage =
+        HostCoverage { ok: state.ok[host], failed: failed.len() as u64, partial: state.partial[host] };
+    let verdict = match verdict(score, judged && !coverage.is_silent()) {
+        // Nobody may say of a host that it needs no look when most of it was not seen.
+        Verdict::Normal if mostly_unknown => Verdict::Review,
+        verdict => verdict,
+    };
     HostResult {
         host: state.hosts[host].clone(),
         rank: 0,
         score,
-        verdict: verdict(score, has_peers),
+        verdict,
         peer_group: None,
-        coverage: HostCoverage { ok: state.ok[host], failed: state.failures[host].len() as u64 },
+        coverage,
         findings: findings.into_iter().map(|(finding, _)| finding).collect(),
     }
 }
@@ -139,6 +155,8 @@ struct CoverageView {
     failures: Vec<Vec<Failure>>,
     hosts_failing: u64,
     answered: u64,
+    /// Tables that nearly everybody answered.
+    tables: usize,
 }
 
 impl CoverageView {
@@ -152,7 +170,15 @@ impl CoverageView {
             .collect();
         let failing: RoaringBitmap =
             (0..).zip(&failures).filter(|(_, failures)| !failures.is_empty()).map(|(host, _)| host).collect();
-        Self { failures, hosts_failing: failing.len(), answered: state.total() - failing.len() }
+        let tables = state.tables.values().filter(|table| works(table)).count();
+        Self { failures, hosts_failing: failing.len(), answered: state.total() - failing.len(), tables }
+    }
+
+    /// At least half of the tables that others answered did not come from this host.
+    fn is_mostly_unknown(&self, host: usize) -> bool {
+        let failed: BTreeSet<&str> =
+            self.failures[host].iter().map(|failure| failure.table.as_str()).collect();
+        self.tables > 0 && failed.len() * 2 >= self.tables
     }
 
     fn finding(&self, state: &FleetState, host: usize) -> Option<Finding> {
@@ -160,7 +186,9 @@ impl CoverageView {
         let first = failures.first()?;
         let hosts = state.total() as f64;
         let strength = surprise(self.hosts_failing as f64, hosts) / hosts.max(SMALL_FLEET as f64).log2();
-        let tables: Vec<&str> = failures.iter().map(|failure| failure.table.as_str()).collect();
+        let tables: BTreeSet<&str> = failures.iter().map(|failure| failure.table.as_str()).collect();
+        let count = tables.len();
+        let tables: Vec<&str> = tables.into_iter().collect();
         let row: Row = [
             ("tables".to_owned(), json!(tables.join(", "))),
             ("status".to_owned(), json!(first.status.as_str())),
@@ -183,10 +211,10 @@ impl CoverageView {
             given: None,
             attack: vec!["T1685".to_owned()],
             reason: format!(
-                "this host did not answer {of}: {} of {} tables that {} other hosts answered, the first with {}{}",
-                failures.len(),
-                state.tables.len(),
+                "this host did not answer {of}: {count} of {} tables that {} other hosts answered in full; {}: {}{}",
+                self.tables,
                 self.answered,
+                first.table,
                 first.status,
                 if first.error.is_empty() { String::new() } else { format!(" ({})", first.error) },
             ),
@@ -231,9 +259,20 @@ pub(super) fn warnings(
             columns.join(" and a ")
         ));
     }
+    if let Some(baseline) = &request.baseline {
+        let answered = state.tables.iter().filter(|(_, table)| !table.heard.is_empty());
+        let absent: Vec<&str> = answered
+            .map(|(name, _)| name.as_str())
+            .filter(|name| !baseline.tables.contains_key(*name))
+            .collect();
+        if !absent.is_empty() {
+            warnings.push(format!("baseline `{}` says nothing of: {}", baseline.name, absent.join(", ")));
+        }
+    }
     let odd = hosts.iter().filter(|host| host.verdict == Verdict::NoPeers).count();
-    if odd > 0 {
-        warnings.push(format!("{odd} hosts are of a kind of their own and cannot be judged by the others"));
+    if odd > 0 && heard >= 3 {
+        let hosts = if odd == 1 { "1 host is" } else { &format!("{odd} hosts are") };
+        warnings.push(format!("{hosts} silent or of a kind of their own and cannot be judged by the others"));
     }
     if manifest.started > crate::model::now() {
         warnings.push(

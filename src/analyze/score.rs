@@ -17,7 +17,7 @@ const FULL_SCORE_HOSTS: f64 = 30.0;
 /// What a host's strongest causes weigh: the first nearly alone, the next few lightly, the rest not at all.
 const CAUSE_WEIGHTS: [f64; 5] = [1.0, 0.2, 0.15, 0.1, 0.05];
 /// What is missing says a little less than what is there.
-const MISSING_FACTOR: f64 = 0.9;
+const MISSING_FACTOR: f64 = 0.95;
 /// Score of a row that the baseline does not have, when it is the only one of its table.
 const BASELINE_SCORE: f64 = 100.0;
 
@@ -147,7 +147,8 @@ fn count_as_odd(candidates: LazyFrame) -> LazyFrame {
 pub(super) fn host_score(mut best_of_causes: Vec<f64>) -> f64 {
     best_of_causes.sort_by(|a, b| b.total_cmp(a));
     let weighted: f64 = best_of_causes.iter().zip(CAUSE_WEIGHTS).map(|(score, weight)| score * weight).sum();
-    weighted / CAUSE_WEIGHTS.iter().sum::<f64>()
+    // An empty sum is -0.0.
+    weighted.max(0.0) / CAUSE_WEIGHTS.iter().sum::<f64>()
 }
 
 #[cfg(test)]
@@ -166,6 +167,7 @@ mod tests {
             hosts_with_row,
             hosts_answered: 64,
             known_contents: 1,
+            hosts_with_thing: 1,
             rare_columns: Vec::new(),
             method: Method::Frequency,
             id: [0; 16],

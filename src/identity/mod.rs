@@ -8,5 +8,5 @@ mod own_names;
 
 pub(crate) use self::encode::without_own_names;
 pub use self::encode::{ENCODING_VERSION, ID_BYTES, Identifier, Ids};
-pub use self::normalise::Text;
+pub use self::normalise::{Text, evened_out};
 pub use self::own_names::{OwnNames, OwnNamesSource, SELF_PLACEHOLDER};

@@ -41,6 +41,9 @@ pub struct Analysis {
     pub hosts_total: u64,
     /// Hosts that answered for at least one table.
     pub hosts_answered: u64,
+    /// Tables in which hosts were compared.
+    #[serde(default)]
+    pub tables_compared: u64,
     /// What a reader should know before trusting the rest, one sentence each.
     pub warnings: Vec<String>,
     /// Every host of the snapshot, the most suspicious first; quiet ones have no findings.
@@ -139,6 +142,16 @@ pub struct HostCoverage {
     pub ok: u64,
     /// Tables asked for and not answered in full.
     pub failed: u64,
+    /// Of the failed ones, those of which a part came.
+    #[serde(default)]
+    pub partial: u64,
+}
+
+impl HostCoverage {
+    /// Whether nothing at all is known of the host.
+    pub fn is_silent(self) -> bool {
+        self.ok == 0 && self.partial == 0
+    }
 }
 
 /// One row, or its absence, that is worth a look on one host.
@@ -283,9 +296,9 @@ mod tests {
             r#"{"schema_version":1,"diffy_version":"0.1.0","fleet":"web","snapshot":"01KBRZ8T600000000000000000","#,
             r#""collected_at":"2025-12-06T08:00:00.000Z","methods":["frequency"],"baseline":null,"#,
             r#""history":{"since":"2025-11-06T08:00:00.000Z","snapshots":12},"#,
-            r#""hosts_total":60,"hosts_answered":58,"warnings":[],"#,
+            r#""hosts_total":60,"hosts_answered":58,"tables_compared":30,"warnings":[],"#,
             r#""hosts":[{"host":"i-1","rank":1,"score":93.1,"verdict":"no_peers","peer_group":0,"#,
-            r#""coverage":{"ok":28,"failed":1},"findings":[{"id":"a","table":"crontab","kind":"new","#,
+            r#""coverage":{"ok":28,"failed":1,"partial":0},"findings":[{"id":"a","table":"crontab","kind":"new","#,
             r#""score":31.0,"row":{"path":"/x","command":"y"},"hosts_with_row":1,"hosts_answered":58,"#,
             r#""first_seen":null,"nearest":{"row":{"path":"/y"},"differs":["path"],"hosts_with_row":57},"#,
             r#""given":{"column":"path","value":"/x","context":{"name":"sshd"}},"#,

@@ -14,6 +14,8 @@ use crate::model::{Analysis, Campaign, Finding, FindingKind, Given, HostResult, 
 
 /// Lines for the values of a row; the rest of the columns is counted.
 const ROW_LINES: usize = 3;
+/// Weaker findings that are shown, one for each host.
+const WEAKER_SHOWN: usize = 3;
 /// Lines for a list of host names; the rest of them is counted.
 const NAME_LINES: usize = 4;
 /// Where the text of a host, of a finding and below it begins.
@@ -89,7 +91,9 @@ fn suspects(page: &mut Page<'_>, analysis: &Analysis, top: usize) -> Result<()> 
     let suspects: Vec<&HostResult> = analysis.hosts.iter().filter(|host| host.verdict.needs_look()).collect();
     page.blank()?;
     if suspects.is_empty() {
-        return page.line(0, &[piece(Tone::Bold, "No host stands out.")]);
+        let judged = analysis.hosts.iter().any(|host| host.verdict != Verdict::NoPeers);
+        let text = if judged { "No host stands out." } else { "No host could be judged." };
+        return page.line(0, &[piece(Tone::Bold, text)]);
     }
     let outliers = suspects.iter().filter(|host| host.verdict == Verdict::Outlier).count();
     let verb = if suspects.len() == 1 { "needs" } else { "need" };
@@ -173,7 +177,7 @@ fn show(page: &mut Page<'_>, finding: &Finding) -> Result<()> {
         show_given(page, given)?;
     }
     match &finding.nearest {
-        Some(nearest) => show_nearest(page, nearest),
+        Some(nearest) => show_nearest(page, finding, nearest),
         None => Ok(()),
     }
 }
@@ -213,8 +217,13 @@ fn show_given(page: &mut Page<'_>, given: &Given) -> Result<()> {
 }
 
 /// The common row that is most alike: only where it differs.
-fn show_nearest(page: &mut Page<'_>, nearest: &Nearest) -> Result<()> {
-    let label = format!("{} instead:", has(nearest.hosts_with_row));
+fn show_nearest(page: &mut Page<'_>, finding: &Finding, nearest: &Nearest) -> Result<()> {
+    let label = match finding.kind {
+        // The host may well have that one too.
+        FindingKind::New => format!("most alike, on {}:", hosts(nearest.hosts_with_row)),
+        FindingKind::Changed => "the baseline has instead:".to_owned(),
+        _ => format!("{} instead:", has(nearest.hosts_with_row)),
+    };
     let mut groups = vec![vec![piece(Tone::Dim, label)]];
     let differs = |name: &String| nearest.differs.is_empty() || nearest.differs.contains(name);
     groups.extend(
@@ -279,7 +288,7 @@ fn rest(page: &mut Page<'_>, analysis: &Analysis) -> Result<()> {
     let (mut quiet, mut silent, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     for host in analysis.hosts.iter().filter(|host| !host.verdict.needs_look()) {
         match host.verdict {
-            _ if host.coverage.ok == 0 => silent.push(host),
+            _ if host.coverage.is_silent() => silent.push(host),
             Verdict::NoPeers => alone.push(host),
             _ => quiet.push(host),
         }
@@ -287,10 +296,44 @@ fn rest(page: &mut Page<'_>, analysis: &Analysis) -> Result<()> {
     page.blank()?;
     listed(page, &silent, "did not answer; nothing is known of them")?;
     listed(page, &alone, "cannot be judged for want of peers")?;
+    if quiet.is_empty() {
+        return Ok(());
+    }
     let verb = if quiet.len() == 1 { "needs" } else { "need" };
-    page.line(0, &[piece(Tone::Green, format!("{} {verb} no look", hosts(quiet.len() as u64)))])?;
+    let compared = match analysis.tables_compared {
+        0 => String::new(),
+        tables => format!(": nothing strong enough in {}", count(tables, "table")),
+    };
+    page.line(
+        0,
+        &[
+            piece(Tone::Green, format!("{} {verb} no look", hosts(quiet.len() as u64))),
+            piece(Tone::Plain, compared),
+        ],
+    )?;
+    weaker(page, &quiet)?;
     quiet.retain(|host| host.coverage.failed > 0);
     answered_in_part(page, &quiet)
+}
+
+/// What a reader with time to spare would look at next; never left out without a word.
+fn weaker(page: &mut Page<'_>, quiet: &[&HostResult]) -> Result<()> {
+    let mut found: Vec<(&HostResult, &Finding)> =
+        quiet.iter().filter_map(|host| Some((*host, host.findings.first()?))).collect();
+    found.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
+    if found.is_empty() {
+        return Ok(());
+    }
+    let label = format!(
+        "with weaker findings on {} of them, in full with --format json; the strongest:",
+        found.len()
+    );
+    page.line(2, &[piece(Tone::Dim, label)])?;
+    for (host, finding) in found.iter().take(WEAKER_SHOWN) {
+        let place = format!("{} {} {}: ", host.host, finding.kind, finding.table);
+        page.sentence(4, Tone::Dim, &format!("{:>5.1} {place}{}", finding.score, finding.reason))?;
+    }
+    Ok(())
 }
 
 fn answered_in_part(page: &mut Page<'_>, hosts: &[&HostResult]) -> Result<()> {
@@ -432,7 +475,6 @@ pub(super) mod tests {
                   name=sshd
                   path=/dev/shm/\u{202e}dhss/a-rather-l…-directory/with/another/one/sshd
                   cmdline="sshd: [listener]"  uid=0
-                  unusual:  path=/dev/shm/sshd  where  name=sshd
                   57 hosts have instead:  path=/usr/sbin/sshd
               6.5 coverage kernel_modules
                   57 hosts answered for kernel_modules, this one timed out.
@@ -443,7 +485,6 @@ pub(super) mod tests {
                   name=sshd
                   path=/dev/shm/\u{202e}dhss/a-rather-l…-directory/with/another/one/sshd
                   cmdline="sshd: [listener]"  uid=0
-                  unusual:  path=/dev/shm/sshd  where  name=sshd
                   57 hosts have instead:  path=/usr/sbin/sshd
 
           3 i-0c1b2c3d4e5f60720  review 6.5
@@ -490,7 +531,6 @@ pub(super) mod tests {
                   All other hosts run sshd from /usr/sbin/sshd.
                   name=sshd  path=/dev/shm/\u{202e}dhss/a-rather-long-directory/with/another/one/sshd
                   cmdline="sshd: [listener]"  uid=0
-                  unusual:  path=/dev/shm/sshd  where  name=sshd
                   57 hosts have instead:  path=/usr/sbin/sshd
               6.5 coverage kernel_modules
                   57 hosts answered for kernel_modules, this one timed out.
@@ -500,7 +540,6 @@ pub(super) mod tests {
                   All other hosts run sshd from /usr/sbin/sshd.
                   name=sshd  path=/dev/shm/\u{202e}dhss/a-rather-long-directory/with/another/one/sshd
                   cmdline="sshd: [listener]"  uid=0
-                  unusual:  path=/dev/shm/sshd  where  name=sshd
                   57 hosts have instead:  path=/usr/sbin/sshd
 
           3 i-0c1b2c3d4e5f60720  review 6.5
