@@ -51,6 +51,8 @@ pub struct Flags {
 pub struct Settings {
     /// The store.
     pub store: String,
+    /// Whether nobody named the store.
+    pub store_is_default: bool,
     /// The fleet, where environment or file name one.
     pub fleet: Option<String>,
     /// Directory of further table schemas.
@@ -69,14 +71,17 @@ pub struct Settings {
     pub history: Option<PathBuf>,
     /// Directories that programs are looked for in.
     pub path: Vec<PathBuf>,
-    /// Log filter, `DIFFY_LOG`.
-    pub log: Option<String>,
 }
 
 /// A variable that is set and not empty.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether the environment forbids colour.
+pub fn no_color() -> bool {
+    variable("NO_COLOR").is_some()
 }
 
 impl Settings {
@@ -94,23 +99,20 @@ impl Settings {
             })?),
             None => file.memory_limit_mib,
         };
+        let store = flags.store.or_else(|| variable("DIFFY_STORE")).or(file.store);
         let memory = memory_mib.map_or(DEFAULT_MEMORY, |mib| mib.saturating_mul(1 << 20));
         Ok(Self {
-            store: flags
-                .store
-                .or_else(|| variable("DIFFY_STORE"))
-                .or(file.store)
-                .unwrap_or_else(|| DEFAULT_STORE.to_owned()),
+            store_is_default: store.is_none(),
+            store: store.unwrap_or_else(|| DEFAULT_STORE.to_owned()),
             fleet: variable("DIFFY_FLEET").or(file.fleet),
             schemas: flags.schemas.or_else(|| variable("DIFFY_SCHEMAS").map(PathBuf::from)).or(file.schemas),
             sql: flags.sql.or_else(|| variable("DIFFY_SQL").map(PathBuf::from)).or(file.sql),
             memory_limit_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
             columns: variable("COLUMNS").and_then(|columns| columns.parse().ok()),
-            no_color: variable("NO_COLOR").is_some(),
+            no_color: no_color(),
             who: who(),
             history: history(),
             path: variable("PATH").iter().flat_map(std::env::split_paths).collect(),
-            log: variable("DIFFY_LOG"),
         })
     }
 }
@@ -168,5 +170,6 @@ mod tests {
         let flags = Flags { store: Some("/x".to_owned()), memory_limit_mib: Some(64), ..Flags::default() };
         let settings = Settings::load(flags).unwrap();
         assert_eq!((settings.store.as_str(), settings.memory_limit_bytes), ("/x", 64 << 20));
+        assert!(!settings.store_is_default);
     }
 }

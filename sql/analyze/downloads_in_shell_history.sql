@@ -8,6 +8,8 @@ SELECT fleet, host, username, command, history_file, to_timestamp_seconds(nullif
 FROM current.shell_history
 WHERE (
         regexp_like(command, '(curl|wget|fetch)[^|;&]*[|][ ]*(sudo )?(ba|da|z|k)?sh')
+        OR regexp_like(command, '(curl|wget|fetch)[ ].*(;|&&)[ ]*(sudo )?(chmod |[.]/|/(tmp|var/tmp|dev/shm)/|(ba|da|z|k)?sh |(python|perl)[0-9.]* )')
+        OR regexp_like(command, '(sh|eval|source)[ ].*[(](curl|wget|fetch)[ ]')
         OR regexp_like(command, 'base64[ ]+(-d|--decode)')
         OR regexp_like(command, '/dev/(tcp|udp)/')
         OR regexp_like(command, '(nc|ncat|socat)[ ].*(-e|exec)')

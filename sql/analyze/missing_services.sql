@@ -3,7 +3,7 @@
 -- param: max_hosts = 3 (integer) Most hosts that may lack the service.
 -- param: fleet = (text) Only this fleet; all fleets when empty.
 -- false positives: hosts that were just started or that fail their health checks.
--- references: T1562.001, https://attack.mitre.org/techniques/T1562/001/
+-- references: T1685, https://attack.mitre.org/techniques/T1685/
 
 WITH answered AS (
     SELECT fleet, host

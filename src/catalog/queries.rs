@@ -260,7 +260,7 @@ impl Queries {
         let unreadable = |source, path: &Path| {
             Error::config(format!("cannot read `{}`", path.display()))
                 .source(source)
-                .hint("--sql takes a directory of *.sql files")
+                .hint("`--sql-dir` takes a directory of *.sql files")
         };
         for entry in fs::read_dir(dir).map_err(|source| unreadable(source, dir))? {
             let path = entry.map_err(|source| unreadable(source, dir))?.path();

@@ -100,7 +100,7 @@ pub struct ColumnSpec {
     /// For identity columns: which id. Loose where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strength: Option<Strength>,
-    /// How the value is evened out for the ids, in this order.
+    /// How the value is evened out for the ids; the order does not matter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub normalise: Vec<Normaliser>,
     /// Unit of a number: `bytes`, `seconds since 1970`.
@@ -167,6 +167,9 @@ fn yes() -> bool {
 /// Columns that Diffy adds to every row; a host's column of such a name is kept under `extra`.
 pub const OWN_COLUMNS: [&str; 9] =
     ["host", "fleet", "dt", "snapshot", "collected_at", "loose_id", "strict_id", "extra", "members"];
+
+/// Tables that Diffy makes itself; a host's table of such a name is imported as `NAME_table`.
+pub const OWN_TABLES: [&str; 6] = ["baselines", "coverage", "findings", "hosts", "prevalence", "snapshots"];
 
 impl TableSpec {
     /// Parses one schema file; `file` is named in errors.

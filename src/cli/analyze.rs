@@ -124,6 +124,11 @@ async fn find_baseline(
     methods: &[Method],
 ) -> Result<Option<Baseline>> {
     if !methods.contains(&Method::Baseline) {
+        if !["none", "auto"].contains(&args.baseline.as_str()) {
+            let name = args.baseline.escape_debug();
+            return Err(Error::usage(format!("`--baseline {name}` without the method `baseline`"))
+                .hint("add `baseline` to `--methods`, or leave `--baseline` away"));
+        }
         return Ok(None);
     }
     match args.baseline.as_str() {

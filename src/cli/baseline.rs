@@ -31,7 +31,7 @@ enum Command {
     /// All of one baseline
     Show(NameArgs),
     /// Delete a baseline
-    Delete(NameArgs),
+    Delete(DeleteArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -63,6 +63,15 @@ struct NameArgs {
     fleet: Option<Fleet>,
 }
 
+#[derive(Debug, clap::Args)]
+struct DeleteArgs {
+    /// The name of the baseline
+    name: String,
+    /// The fleet [default: the only one with a baseline of that name]
+    #[arg(long)]
+    fleet: Option<Fleet>,
+}
+
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let store = Store::open(&app.settings.store).await?;
     match args.command {
@@ -72,7 +81,8 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
             print(&baselines.iter().map(line).collect::<String>())?;
         }
         Command::Show(args) => print(&show(&find(&store, &args).await?))?,
-        Command::Delete(args) => {
+        Command::Delete(DeleteArgs { name, fleet }) => {
+            let args = NameArgs { name, fleet };
             let baseline = find(&store, &args).await?;
             store.delete_baseline(&baseline).await?;
             app.output.say(&format!("deleted baseline {} of fleet {}", baseline.name, baseline.fleet));
@@ -82,6 +92,10 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
 }
 
 async fn create(app: &App, store: &Store, args: CreateArgs) -> Result<()> {
+    if ["none", "auto"].contains(&args.name.as_str()) {
+        return Err(Error::usage(format!("a baseline cannot be called `{}`", args.name))
+            .hint("`diffy analyze --baseline` means something else by it; take another name"));
+    }
     let manifest = find_snapshot(app, store, args.fleet, &args.snapshot).await?;
     let engine = engine(app, store, vec![manifest.clone()])?;
     let request = BaselineRequest {

@@ -38,10 +38,10 @@ pub(super) struct Args {
     /// How to ask [default: osquery if osqueryi is on PATH, else native]
     #[arg(long, value_enum)]
     collector: Option<CollectorName>,
-    /// The osqueryi program
+    /// The osqueryi program [default: the one on PATH]
     #[arg(long, value_name = "FILE")]
     osqueryi: Option<PathBuf>,
-    /// Tables to ask for, separated by commas [default: all that `diffy tables list` shows]
+    /// Tables to ask for, separated by commas [default: all that are collected by default]
     #[arg(long, value_delimiter = ',', value_name = "T,...")]
     tables: Vec<String>,
     /// The name of the host, for collections of this machine [default: its host name]
@@ -50,7 +50,7 @@ pub(super) struct Args {
     /// The incident this is collected for; recorded in the snapshot
     #[arg(long, value_name = "ID")]
     incident: Option<String>,
-    /// Hosts to ask at once [default: what the collector thinks]
+    /// Hosts to ask at once [default: what suits the collector]
     #[arg(long, value_name = "N")]
     concurrency: Option<usize>,
     /// Time limit of one query on one host, in seconds
@@ -89,6 +89,10 @@ pub(super) struct Collection {
     pub(super) hosts: Vec<String>,
     pub(super) tables: Vec<TableSpec>,
     pub(super) concurrency: Option<usize>,
+    /// User and machine, for the manifest.
+    pub(super) collected_by: String,
+    /// Whether the store goes away when the collection is interrupted.
+    pub(super) is_temporary: bool,
 }
 
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
@@ -109,10 +113,16 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         hosts: vec![host],
         tables,
         concurrency: args.concurrency,
+        collected_by: app.settings.who.clone(),
+        is_temporary: false,
     };
     let finished = collect(app, &store, collection).await?;
     print(&summary(&finished))?;
     tell_problems(app, &finished);
+    // Whoever set a limit knows this status.
+    if args.min_success <= 0.0 {
+        somebody_answered(&finished)?;
+    }
     let reached = finished.manifest.hosts_answered as f64 / finished.manifest.hosts_asked.max(1) as f64;
     Ok(if reached * 100.0 < args.min_success { Outcome::TooFewHosts } else { Outcome::Done })
 }
@@ -175,10 +185,11 @@ pub(super) async fn collect(app: &App, store: &Store, collection: Collection) ->
         fleet: collection.fleet.clone(),
         incident: collection.incident.clone(),
         started,
-        collected_by: app.settings.who.clone(),
+        collected_by: collection.collected_by.clone(),
         collector: collection.collector.name().to_owned(),
         queries: queries(&collection.tables),
     };
+    let is_temporary = collection.is_temporary;
     let spool = SpoolWriter::create(store.spool_path(begin.snapshot), &begin)?;
     let mut receiver = Receiver::new(&app.catalog, spool);
     for host in &collection.hosts {
@@ -191,7 +202,9 @@ pub(super) async fn collect(app: &App, store: &Store, collection: Collection) ->
     tokio::select! {
         // The signal first: from the first answer on it must not kill.
         biased;
-        _ = tokio::signal::ctrl_c() => Err(interrupted(store, begin.snapshot)),
+        _ = tokio::signal::ctrl_c() => {
+            Err(if is_temporary { interrupted_in_temporary() } else { interrupted(store, begin.snapshot) })
+        }
         finished = work => finished,
     }
 }
@@ -200,6 +213,11 @@ fn interrupted(store: &Store, snapshot: SnapshotId) -> Error {
     let place = shell_words::quote(store.name());
     Error::remote("interrupted; what was received is kept")
         .hint(format!("`diffy snapshot recover --store {place} {snapshot}` makes a snapshot of it"))
+}
+
+fn interrupted_in_temporary() -> Error {
+    Error::remote("interrupted; the store was temporary, nothing is kept")
+        .hint("`--store` names one that stays")
 }
 
 /// A wrong clock would make an old snapshot the newest for ever.
@@ -256,6 +274,16 @@ pub(super) async fn make_snapshot(app: &App, store: &Store, spool: SpoolReader) 
         progress.inc(done.saturating_sub(progress.done()));
     };
     finish(store, spool, &app.catalog, (&config, &watch)).await
+}
+
+/// A snapshot without any answer is kept for its reasons, and is no success.
+pub(super) fn somebody_answered(finished: &Finished) -> Result<()> {
+    if finished.manifest.hosts_answered > 0 {
+        return Ok(());
+    }
+    let snapshot = finished.manifest.snapshot;
+    Err(Error::data(format!("no host answered; snapshot {snapshot} keeps the reasons"))
+        .hint("`diffy query --name coverage_problems` lists them"))
 }
 
 /// What a person wants to know of a new snapshot.

@@ -23,25 +23,29 @@ use crate::store::Store;
 /// The fleet's name in the store.
 const FLEET: &str = "demo";
 
+/// Compromised hosts, when nobody says.
+const MOST_COMPROMISED: usize = 3;
+
 /// Simulate a fleet with planted compromises and find them: collect, store, analyze, report
 ///
 /// The hosts are simulated, all else is real. The base state is this machine's own on Linux, without environment
-/// values, shell histories, keys or anything that names it; elsewhere it is a bundled sample.
+/// values, shell histories, keys or anything that names it; elsewhere it is a bundled sample. The store is a temporary
+/// directory unless --store names one.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Hosts of the simulated fleet
     #[arg(long, value_name = "N", default_value_t = 60)]
     hosts: usize,
-    /// How many of them are compromised
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    compromised: usize,
+    /// How many of them are compromised [default: 3, but at most a tenth of the hosts]
+    #[arg(long, value_name = "N")]
+    compromised: Option<usize>,
     /// The same seed makes the same fleet
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Start from the bundled sample instead of this machine's state
     #[arg(long)]
     bundled: bool,
-    /// Keep the store; it is a temporary directory that is removed at the end unless `--store` names one
+    /// Keep the store, in ./diffy-store unless `--store` names another place
     #[arg(long)]
     keep: bool,
     /// Hosts shown in full, and findings of each, in the table format
@@ -85,13 +89,17 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
             .hint("`--format table` or `--format json`"));
     }
     let (url, temporary) = place(app, &args)?;
-    let config = SimulationConfig { hosts: args.hosts, compromised: args.compromised, seed: args.seed };
+    let compromised = args.compromised.unwrap_or_else(|| {
+        let can_be = Simulation::most_compromised(args.hosts, args.seed);
+        MOST_COMPROMISED.min(args.hosts.div_ceil(10)).min(can_be)
+    });
+    let config = SimulationConfig { hosts: args.hosts, compromised, seed: args.seed };
     let base = if args.bundled { Base::bundled() } else { own_base(app).await };
     let simulation = Arc::new(Simulation::new(config, base)?);
     let store = Store::open_or_create(&url).await?;
     app.output.say(&format!(
         "simulating {} hosts, {} of them compromised (seed {}); the hosts are simulated, what follows is real",
-        args.hosts, args.compromised, args.seed
+        args.hosts, compromised, args.seed
     ));
     let collection = Collection {
         fleet: FLEET.parse()?,
@@ -100,6 +108,8 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         hosts: simulation.hosts(),
         tables: app.catalog.tables().filter(|table| table.default).cloned().collect(),
         concurrency: None,
+        collected_by: FLEET.to_owned(),
+        is_temporary: temporary.is_some(),
     };
     let finished = collect(app, &store, collection).await?;
     let request = AnalyzeRequest { methods: vec![Method::Frequency], baseline: None, tables: Vec::new() };
@@ -110,7 +120,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     } else {
         print(&format!(
             "This fleet is SIMULATED: {} hosts, {} of them compromised on purpose.\n\n",
-            args.hosts, args.compromised
+            args.hosts, compromised
         ))?;
         write(app, &analysis, (Format::Table, args.top), None)?;
         print(&planted_text(&checks))?;
@@ -124,7 +134,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
 
 /// The store that is named, or a temporary one.
 fn place(app: &App, args: &Args) -> Result<(String, Option<tempfile::TempDir>)> {
-    if app.settings.store != crate::config::DEFAULT_STORE {
+    if !app.settings.store_is_default {
         return Ok((app.settings.store.clone(), None));
     }
     if args.keep {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::collect::{fleet, make_snapshot, summary, tell_problems, warn_of_future};
+use super::collect::{fleet, make_snapshot, somebody_answered, summary, tell_problems, warn_of_future};
 use super::output::print;
 use super::progress::Progress;
 use super::{App, Outcome};
@@ -96,6 +96,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let finished = make_snapshot(app, &store, reader).await?;
     print(&summary(&finished))?;
     tell_problems(app, &finished);
+    somebody_answered(&finished)?;
     Ok(Outcome::Done)
 }
 
@@ -122,8 +123,9 @@ fn read_files(app: &App, args: &Args, mut receiver: Receiver<'_>) -> Result<Spoo
     }
     if report.problems_total > 0 {
         receiver.warning(format!(
-            "{} lines or rows of the imported files could not be read",
-            report.problems_total
+            "problems in the imported files: {}; the first: {}",
+            report.problems_total,
+            report.problems.first().map(ToString::to_string).unwrap_or_default()
         ))?;
     }
     receiver.into_reader()

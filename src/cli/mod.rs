@@ -14,7 +14,7 @@ mod sql;
 mod tables;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,7 +23,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use self::output::Output;
 use self::progress::ProgressMode;
 use crate::catalog::{Catalog, Queries};
-use crate::config::{Flags, Settings};
+use crate::config::{Flags, Settings, no_color};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::is_broken_pipe;
 
@@ -35,7 +35,7 @@ use crate::report::is_broken_pipe;
 #[derive(Debug, Parser)]
 #[command(name = "diffy", version, disable_help_subcommand = true, max_term_width = 110)]
 struct Cli {
-    #[command(flatten, next_help_heading = "Global options")]
+    #[command(flatten)]
     global: Global,
     #[command(subcommand)]
     command: Command,
@@ -44,28 +44,28 @@ struct Cli {
 #[derive(Debug, clap::Args)]
 struct Global {
     /// The store: a directory or file:// URL [default: ./diffy-store] [env: DIFFY_STORE]
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "URL")]
     store: Option<String>,
     /// The configuration file [default: diffy.toml, if there is one] [env: DIFFY_CONFIG]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
     config: Option<PathBuf>,
     /// A directory of table schemas (*.toml) that add to the built-in ones or replace them [env: DIFFY_SCHEMAS]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "DIR")]
     schemas: Option<PathBuf>,
     /// Memory that sorts and queries may hold, in MiB; more is spilled to disk [default: 384] [env: DIFFY_MEMORY_LIMIT]
-    #[arg(long, global = true, value_name = "MIB")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "MIB")]
     memory_limit: Option<u64>,
     /// When to use colour
-    #[arg(long, global = true, value_enum, default_value_t = When::Auto)]
+    #[arg(long, global = true, help_heading = "Global options", value_enum, default_value_t = When::Auto)]
     color: When,
     /// When to show progress on stderr
-    #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto)]
+    #[arg(long, global = true, help_heading = "Global options", value_enum, default_value_t = ProgressMode::Auto)]
     progress: ProgressMode,
     /// Say more on stderr; twice for even more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = "Global options", action = clap::ArgAction::Count)]
     verbose: u8,
     /// Say nothing on stderr but errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, help_heading = "Global options", conflicts_with = "verbose")]
     quiet: bool,
 }
 
@@ -219,7 +219,13 @@ fn start_log(global: &Global) {
         .with_target("diffy", level);
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
+    let color = match global.color {
+        When::Always => true,
+        When::Never => false,
+        When::Auto => io::stderr().is_terminal() && !no_color(),
+    };
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false).without_time();
+    let layer = layer.with_ansi(color);
     // A second start within one process (tests) keeps the first.
     let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
 }

@@ -80,7 +80,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     }
     let engine = engine(app, &store, listing.manifests)?;
     engine.register_batches("baselines", vec![baselines_table(&store.baselines(None).await?)?])?;
-    engine.register_batches("findings", kept_findings(&store).await?)?;
+    engine.register_batches("findings", kept_findings(app, &store).await?)?;
     match question {
         Some(question) => ask(app, &engine, question, &args).await?,
         None => open_prompt(app, engine, &queries, &args).await?,
@@ -142,8 +142,9 @@ async fn ask(app: &App, engine: &Engine, question: BoundQuery, args: &Args) -> R
 }
 
 /// The `findings` table: what `analyze --keep` kept.
-async fn kept_findings(store: &Store) -> Result<Vec<RecordBatch>> {
-    let mut batches = store.kept_findings().await?;
+async fn kept_findings(app: &App, store: &Store) -> Result<Vec<RecordBatch>> {
+    let (mut batches, unreadable) = store.kept_findings().await?;
+    unreadable.iter().for_each(|error| app.output.warn(&error.to_string()));
     batches.push(RecordBatch::new_empty(findings_schema()));
     Ok(batches)
 }
@@ -191,7 +192,14 @@ async fn open_prompt(app: &App, engine: Engine, queries: &Queries, args: &Args) 
     let runtime = tokio::runtime::Handle::current();
     let mut execute = |sql: &str| {
         let question = BoundQuery { sql: sql.to_owned(), params: Vec::new() };
-        runtime.block_on(ask(app, &engine, question, args))
+        runtime.block_on(async {
+            tokio::select! {
+                // The query, not the prompt.
+                biased;
+                _ = tokio::signal::ctrl_c() => Err(Error::usage("interrupted")),
+                asked = ask(app, &engine, question, args) => asked,
+            }
+        })
     };
     // The prompt blocks this thread; the queries run on the others.
     tokio::task::block_in_place(|| {

@@ -44,7 +44,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Read every byte again and compare it with the manifest's digests
+    /// Read every byte again and compare it with the manifest's digests; exit status 1 when one differs
     Verify {
         /// The snapshots [default: all]
         snapshots: Vec<SnapshotId>,

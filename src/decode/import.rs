@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
+use super::names::note_of_own_name;
 use super::replay::replay;
 use super::split::{Split, TableSplit};
 use super::walk::{Found, HostFiles, walk};
-use super::{Chunk, Limits, PROBLEMS_KEPT, Problem, input, split_host, split_rows};
+use super::{Chunk, Limits, PROBLEMS_KEPT, Problem, excerpt, input, split_host, split_rows};
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::model::Status;
@@ -137,17 +138,45 @@ impl Importer<'_> {
     fn host(&mut self, host: &str, files: &HostFiles) -> Result<()> {
         self.report.hosts += 1;
         self.sink.host(host)?;
-        if let Some(path) = &files.object {
-            self.object(host, path)?;
+        let mut answers = match &files.object {
+            Some(path) => self.object(host, path)?,
+            None => BTreeMap::new(),
+        };
+        for (table, reason) in &files.refused {
+            let split = Split { complete: true, ..Split::default() };
+            let refused =
+                ImportAnswer { status: Status::Error, error: reason.clone(), ..answer(host, table, &split) };
+            self.add(&mut answers, refused, reason);
         }
-        for (table, path) in &files.tables {
-            self.table(host, table, path)?;
+        for (table, paths) in &files.tables {
+            for path in paths {
+                let answer = self.table(host, table, path)?;
+                self.add(&mut answers, answer, &path.display().to_string());
+            }
+            // At once, so that what is under way stays small.
+            answers.remove(table).map_or(Ok(()), |answer| self.sink.answered(answer))?;
         }
-        Ok(())
+        answers.into_values().try_for_each(|answer| self.sink.answered(answer))
+    }
+
+    /// Joins an answer with what other files say about the same table.
+    fn add(&mut self, answers: &mut BTreeMap<String, ImportAnswer>, answer: ImportAnswer, source: &str) {
+        let table = answer.table.clone();
+        if let Some(note) = note_of_own_name(&table) {
+            self.report.problem(source, || note);
+        }
+        let Some(first) = answers.get_mut(&table) else {
+            answers.insert(table, answer);
+            return;
+        };
+        self.report.problem(source, || {
+            format!("`{table}` is there twice for `{}`; the rows of both are here", excerpt(&first.host))
+        });
+        first.join(answer);
     }
 
     /// One file of one table.
-    fn table(&mut self, host: &str, table: &str, path: &Path) -> Result<()> {
+    fn table(&mut self, host: &str, table: &str, path: &Path) -> Result<ImportAnswer> {
         let name = path.display().to_string();
         let mut reader = match input::open(path) {
             Ok(reader) => reader,
@@ -155,25 +184,25 @@ impl Importer<'_> {
                 let split = Split { complete: true, ..Split::default() };
                 let answer = ImportAnswer { error: error.to_string(), ..answer(host, table, &split) };
                 self.report.problem(&name, || error.to_string());
-                return self.sink.answered(ImportAnswer { status: Status::Error, ..answer });
+                return Ok(ImportAnswer { status: Status::Error, ..answer });
             }
         };
         let sink = &mut *self.sink;
         let split = split_rows(&mut *reader, &name, &self.options.limits, &mut |chunk| {
             sink.rows(host, table, chunk)
         })?;
-        self.sink.answered(answer(host, table, &split))?;
+        let answer = answer(host, table, &split);
         if split.arrays > 1 {
             self.report.problem(&name, || {
                 format!("{} arrays in one file; all of them are read as `{table}`", split.arrays)
             });
         }
         self.count(split);
-        Ok(())
+        Ok(answer)
     }
 
     /// One file with all tables of a host.
-    fn object(&mut self, host: &str, path: &Path) -> Result<()> {
+    fn object(&mut self, host: &str, path: &Path) -> Result<BTreeMap<String, ImportAnswer>> {
         let name = path.display().to_string();
         let mut reader = input::open(path)?;
         let (sink, options, catalog) = (&mut *self.sink, self.options, self.catalog);
@@ -184,21 +213,10 @@ impl Importer<'_> {
         let mut answers: BTreeMap<String, ImportAnswer> = BTreeMap::new();
         for part in tables {
             let table = table_of(&part.table);
-            let answer = answer_of_part(host, &table, &part);
-            match answers.get_mut(&table) {
-                None => drop(answers.insert(table, answer)),
-                Some(first) => {
-                    self.report
-                        .problem(&name, || format!("`{table}` is there twice; the rows of both are here"));
-                    first.join(answer);
-                }
-            }
-        }
-        for answer in answers.into_values() {
-            self.sink.answered(answer)?;
+            self.add(&mut answers, answer_of_part(host, &table, &part), &name);
         }
         self.count(split);
-        Ok(())
+        Ok(answers)
     }
 
     fn count(&mut self, split: Split) {
@@ -363,6 +381,47 @@ mod tests {
             assert!(skipped.contains(part), "{skipped}");
         }
         assert_eq!((report.hosts, report.rows), (3, 4));
+    }
+
+    #[test]
+    fn files_of_the_same_table_are_all_read() {
+        let report = check(
+            &[
+                ("f/w/Users.json", r#"[{"x":"1"}]"#),
+                ("f/w/users.json", r#"[{"x":"2"},{"x":"3"}]"#),
+                ("f/w/hosts.json", r#"[{"x":"4"}]"#),
+            ],
+            &["f"],
+            &[
+                "w",
+                r#"w/hosts_table [{"x":"4"}]"#,
+                "w/hosts_table ok 1",
+                r#"w/users [{"x":"1"}]"#,
+                r#"w/users [{"x":"2"},{"x":"3"}]"#,
+                "w/users ok 3",
+            ],
+        );
+        let problems = report.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(problems.contains("`users` is there twice for `w`"), "{problems}");
+        assert!(problems.contains("`hosts` is a table of Diffy's own"), "{problems}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_pipes_are_told_and_not_opened() {
+        let dir = tree(&[("f/w/a.json", "[]"), ("secret.json", r#"[{"x":"1"}]"#)]);
+        std::os::unix::fs::symlink(dir.path().join("secret.json"), dir.path().join("f/w/b.json")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("f/w"), dir.path().join("f/z")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("f/w/c.json")).unwrap();
+        let (seen, report) = run(dir.path(), &["f"], &ImportOptions::default()).unwrap();
+        let expect = [
+            "w",
+            "w/a empty 0",
+            "w/b error 0 b.json: a symbolic link; links below a named path are not followed",
+            "w/c error 0 c.json: neither a file nor a directory",
+        ];
+        assert_eq!(seen, expect);
+        assert_eq!(report.skipped.len(), 3, "{:?}", report.skipped);
     }
 
     #[test]

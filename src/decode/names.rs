@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::catalog::{Catalog, is_table_name};
+use crate::catalog::{Catalog, OWN_TABLES, is_table_name};
 
 /// Longest table name in bytes.
 const LONGEST: usize = 64;
@@ -11,7 +11,7 @@ const LONGEST: usize = 64;
 ///
 /// An exact table name; else, without the prefix of its pack (`pack_PACK_`, `pack/PACK/`, `pack:PACK:`), the longest
 /// declared table name that the query name ends with (`pack_incident-response_listening_ports`); else the query name
-/// made into a table name.
+/// made into a table name. One of [`OWN_TABLES`] gets `_table` behind it.
 pub fn table_of_query(name: &str, catalog: &Catalog) -> String {
     if catalog.table(name).is_some() {
         return name.to_owned();
@@ -24,16 +24,27 @@ pub fn table_of_query(name: &str, catalog: &Catalog) -> String {
     if let Some(table) = declared_suffix(&slug, catalog) {
         return table;
     }
-    match (is_pack, slug.split_once('_')) {
+    not_own(match (is_pack, slug.split_once('_')) {
         // `pack_PACK_QUERY`: the name of the pack ends at the first underscore, as far as anyone can tell.
         (true, Some((_, query))) if is_table_name(query) => query.to_owned(),
         _ => slug,
-    }
+    })
 }
 
 /// As [`table_of_query`], after the user's own mapping of query names to tables.
 pub(super) fn mapped_table(name: &str, map: &BTreeMap<String, String>, catalog: &Catalog) -> String {
-    map.get(name).cloned().unwrap_or_else(|| table_of_query(name, catalog))
+    map.get(name).map_or_else(|| table_of_query(name, catalog), |table| not_own(table.clone()))
+}
+
+/// The table under another name, when Diffy has one of that name itself: `hosts_table`.
+fn not_own(table: String) -> String {
+    if OWN_TABLES.contains(&table.as_str()) { table + "_table" } else { table }
+}
+
+/// What to say of a table that was renamed, if it was.
+pub(super) fn note_of_own_name(table: &str) -> Option<String> {
+    let own = table.strip_suffix("_table").filter(|own| OWN_TABLES.contains(own))?;
+    Some(format!("`{own}` is a table of Diffy's own; this one is imported as `{table}`"))
 }
 
 /// The name without its pack; true when the pack's own name is still in front, because `_` does not tell it apart.

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::chunk::Chunker;
 use super::import::{ImportAnswer, ImportOptions, ImportReport, ImportSink};
 use super::lines::{Lines, in_order};
-use super::names::mapped_table;
+use super::names::{mapped_table, note_of_own_name};
 use super::osqueryd::{LogBody, LogEntry, LogLine};
 use super::row::{Pairs, text_of};
 use super::source::Place;
@@ -161,6 +161,9 @@ impl Replay<'_> {
             for (query, state) in queries {
                 let table = mapped_table(&query, &self.options.map, self.catalog);
                 let answer = answer_of(&host, &table, state);
+                if let Some(note) = note_of_own_name(&table) {
+                    report.problem(&host, || note);
+                }
                 let Some((first, first_query)) = answers.get_mut(&table) else {
                     answers.insert(table, (answer, query));
                     continue;

@@ -36,8 +36,18 @@ pub(super) struct HostFiles {
     pub(super) from: PathBuf,
     /// A file with all of its tables.
     pub(super) object: Option<PathBuf>,
-    /// Files by table.
-    pub(super) tables: BTreeMap<String, PathBuf>,
+    /// Files by table; several where names differ in case or packing only.
+    pub(super) tables: BTreeMap<String, Vec<PathBuf>>,
+    /// Tables whose files are not read, each with the reason.
+    pub(super) refused: BTreeMap<String, String>,
+}
+
+/// What lies in a directory.
+enum Entry {
+    Directory(PathBuf),
+    File(PathBuf),
+    /// Nothing that is opened, and why: following a link would read what nobody named, and a pipe never ends.
+    Refused(PathBuf, &'static str),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +77,11 @@ pub(super) fn walk(paths: &[PathBuf], options: &ImportOptions, catalog: &Catalog
         let metadata = fs::metadata(path).map_err(|source| input::unreadable(path, source))?;
         if metadata.is_dir() {
             walker.directory(path)?;
-        } else {
+        } else if metadata.is_file() {
             walker.file(path)?;
+        } else {
+            return Err(Error::usage(format!("`{}` is neither a file nor a directory", path.display()))
+                .hint("write what it gives to a file, and import that"));
         }
     }
     walker.found.logs.sort();
@@ -116,13 +129,22 @@ impl Walker<'_> {
         let whole = fs::canonicalize(path).map_err(|source| input::unreadable(path, source))?;
         let mut empty = Vec::new();
         let mut tables = Vec::new();
+        let mut refused = Vec::new();
         let mut has_hosts = false;
         for entry in self.entries(path)? {
-            if entry.is_dir() {
-                has_hosts = true;
-                self.host_directory(&entry)?;
-                continue;
-            }
+            let entry = match entry {
+                Entry::File(path) => path,
+                Entry::Directory(path) => {
+                    has_hosts = true;
+                    self.host_directory(&path)?;
+                    continue;
+                }
+                Entry::Refused(path, reason) => {
+                    self.skip(&path, reason);
+                    refused.push((path, reason));
+                    continue;
+                }
+            };
             match self.quiet_kind_of(&entry) {
                 Kind::Log => self.found.logs.push(entry),
                 Kind::Host => self.object(&entry)?,
@@ -152,18 +174,28 @@ impl Walker<'_> {
         for entry in tables {
             self.table(&host, &entry);
         }
+        self.refuse(&host, &refused);
         Ok(())
     }
 
     /// A directory below the one that the user named.
     fn host_directory(&mut self, path: &Path) -> Result<()> {
         let mut files = Vec::new();
+        let mut refused = Vec::new();
         let mut has_logs = false;
         for entry in self.entries(path)? {
-            if entry.is_dir() {
-                self.skip(&entry, "a directory inside of a host's");
-                continue;
-            }
+            let entry = match entry {
+                Entry::File(path) => path,
+                Entry::Directory(path) => {
+                    self.skip(&path, "a directory inside of a host's");
+                    continue;
+                }
+                Entry::Refused(path, reason) => {
+                    self.skip(&path, reason);
+                    refused.push((path, reason));
+                    continue;
+                }
+            };
             match self.quiet_kind_of(&entry) {
                 Kind::Log => {
                     has_logs = true;
@@ -185,11 +217,12 @@ impl Walker<'_> {
                 _ => self.table(&host, &entry),
             }
         }
+        self.refuse(&host, &refused);
         Ok(())
     }
 
     /// Entries by name, without those that nobody means.
-    fn entries(&mut self, path: &Path) -> Result<Vec<PathBuf>> {
+    fn entries(&mut self, path: &Path) -> Result<Vec<Entry>> {
         let unreadable = |source| input::unreadable(path, source);
         let mut entries = Vec::new();
         for entry in fs::read_dir(path).map_err(unreadable)? {
@@ -201,11 +234,18 @@ impl Walker<'_> {
             let name = entry.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             if name.starts_with(['.', '_']) {
                 self.skip(&entry, "hidden, or set aside by its underscore");
-            } else if entry.is_dir() || entry.is_file() {
-                kept.push(entry);
-            } else {
-                self.skip(&entry, "neither a file nor a directory");
+                continue;
             }
+            let kind = fs::symlink_metadata(&entry).map(|metadata| metadata.file_type());
+            kept.push(match kind {
+                Ok(kind) if kind.is_dir() => Entry::Directory(entry),
+                Ok(kind) if kind.is_file() => Entry::File(entry),
+                Ok(kind) if kind.is_symlink() => {
+                    Entry::Refused(entry, "a symbolic link; links below a named path are not followed")
+                }
+                Ok(_) => Entry::Refused(entry, "neither a file nor a directory"),
+                Err(_) => Entry::Refused(entry, "cannot be looked at"),
+            });
         }
         Ok(kept)
     }
@@ -261,13 +301,18 @@ impl Walker<'_> {
     fn table(&mut self, host: &str, path: &Path) {
         let table = mapped_table(&stem_of(path), &self.options.map, self.catalog);
         let Some(files) = self.found.hosts.get_mut(host) else { return };
-        match files.tables.get(&table) {
-            None => drop(files.tables.insert(table, path.to_owned())),
-            Some(first) if first == path => {}
-            Some(first) => {
-                let reason = format!("`{}` is the same table `{table}`", first.display());
-                self.skip(path, &reason);
-            }
+        let of_table = files.tables.entry(table).or_default();
+        if !of_table.iter().any(|known| known == path) {
+            of_table.push(path.to_owned());
+        }
+    }
+
+    /// Notes tables whose files are there and are not read: nothing from there is not the same as no rows.
+    fn refuse(&mut self, host: &str, refused: &[(PathBuf, &str)]) {
+        let Some(files) = self.found.hosts.get_mut(host) else { return };
+        for (path, reason) in refused.iter().filter(|(path, _)| is_json_name(path)) {
+            let table = mapped_table(&stem_of(path), &self.options.map, self.catalog);
+            files.refused.entry(table).or_insert_with(|| format!("{}: {reason}", path.display()));
         }
     }
 

@@ -105,6 +105,11 @@ impl Simulation {
         Ok(simulation)
     }
 
+    /// How many of so many hosts can be compromised: those that answer in full.
+    pub fn most_compromised(hosts: usize, seed: u64) -> usize {
+        hosts.saturating_sub(coverage::exceptions(hosts.min(MOST_HOSTS), seed).len())
+    }
+
     /// The hosts' names, which look like instance ids.
     pub fn hosts(&self) -> Vec<String> {
         self.names.clone()

@@ -38,18 +38,25 @@ impl Store {
         part.close().await
     }
 
-    /// All results of analyses that were kept.
+    /// All results of analyses that were kept, and the files among them that cannot be read; each is named.
     ///
     /// # Errors
-    /// The store cannot be listed, or a file cannot be read; it is named.
-    pub async fn kept_findings(&self) -> Result<Vec<RecordBatch>> {
+    /// The store cannot be listed.
+    pub async fn kept_findings(&self) -> Result<(Vec<RecordBatch>, Vec<Error>)> {
         let mut all = Vec::new();
+        let mut unreadable = Vec::new();
         for path in self.list(&paths::findings()).await? {
             let damaged = || Error::data(format!("cannot read `{path}` of store `{}`", self.name()));
-            let Some(bytes) = self.get(path.as_ref()).await? else { continue };
-            all.extend(batches(bytes).map_err(|source| damaged().source(source))?);
+            match self.get(path.as_ref()).await {
+                Ok(None) => {}
+                Ok(Some(bytes)) => match batches(bytes) {
+                    Ok(batches) => all.extend(batches),
+                    Err(source) => unreadable.push(damaged().source(source)),
+                },
+                Err(error) => unreadable.push(error),
+            }
         }
-        Ok(all)
+        Ok((all, unreadable))
     }
 }
 

@@ -101,16 +101,23 @@ impl Store {
         serde_json::from_value(value).map_err(unreadable)
     }
 
-    /// The committed snapshot of that id, or the newest of `fleet` for `None`.
+    /// The committed snapshot of that id, or for `None` the newest of `fleet` in which a host answered; where there is
+    /// none such, the newest of all.
     ///
     /// # Errors
     /// There is none; the message names what there is.
     pub async fn snapshot(&self, id: Option<SnapshotId>, fleet: Option<&Fleet>) -> Result<Manifest> {
-        let listing = self.snapshots(fleet).await?;
+        let mut listing = self.snapshots(fleet).await?;
         let of_fleet = fleet.map_or_else(String::new, |fleet| format!(" of fleet `{fleet}`"));
         let found = match id {
             Some(id) => listing.manifests.into_iter().find(|manifest| manifest.snapshot == id),
-            None => listing.manifests.into_iter().next_back(),
+            None => {
+                let answered = listing.manifests.iter().rposition(|manifest| manifest.hosts_answered > 0);
+                match answered {
+                    Some(at) => Some(listing.manifests.swap_remove(at)),
+                    None => listing.manifests.pop(),
+                }
+            }
         };
         if let Some(manifest) = found {
             return Ok(manifest);

@@ -24,7 +24,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         id: "audit-stopped",
         title: "The audit daemon does not run.",
-        attack: "T1562.001",
+        attack: "T1685",
         plant: audit_stopped,
     },
     Scenario {

@@ -198,6 +198,7 @@ fn what_cannot_be_analyzed_is_said() {
         (&["--methods", "magic"][..], "methods are: baseline, frequency"),
         (&["--methods", "baseline"], "no baseline to compare with"),
         (&["--baseline", "nope"], "no baseline `nope`"),
+        (&["--baseline", "nope", "--methods", "frequency"], "without the method `baseline`"),
         (&["--tables", "usrs"], "did you mean `users`?"),
         (&["--fleet", "wbe"], "fleets here: web"),
         (&["--snapshot", "yesterday"], "`yesterday` is no snapshot id"),

@@ -80,6 +80,9 @@ fn what_is_no_baseline_is_refused() {
         (&["create", "x", "--quorum", "4"], "a quorum of 4 of 3 hosts cannot be"),
         (&["create", "x", "--quorum", "0"], "quorum"),
         (&["create", ""], "baseline"),
+        (&["create", "none"], "cannot be called `none`"),
+        (&["create", "auto"], "cannot be called `auto`"),
+        (&["delete"], "<NAME>"),
         (&["delete", "x"], "there is no baseline `x`"),
     ] {
         let stderr = env.fails(&[&["baseline"], args].concat(), 2);
