@@ -1,7 +1,7 @@
 //! The analysis: one snapshot in, every host ranked, every finding with its reason.
 //!
-//! Methods turn prevalence into [candidates](candidate::Candidate); [`score`] calibrates them by what other hosts do
-//! in the same place; [`explain`] says why. Raw rows are read only for what is shown.
+//! Methods turn prevalence into candidates; `score` calibrates them by what other hosts do
+//! in the same place; `explain` says why. Raw rows are read only for what is shown.
 
 mod baseline;
 mod candidate;

@@ -233,12 +233,12 @@ pub(super) fn warnings(
     let heard = state.heard().len();
     let mut warnings = Vec::new();
     let frequency = request.methods.contains(&Method::Frequency);
-    if frequency && heard < 3 {
+    if frequency && heard < 3 && request.baseline.is_none() {
         warnings.push(format!(
             "{heard} host{} answered: the method frequency has nothing to compare; use a baseline",
             if heard == 1 { "" } else { "s" }
         ));
-    } else if frequency && heard < SMALL_FLEET {
+    } else if frequency && (3..SMALL_FLEET).contains(&heard) {
         warnings.push(format!(
             "only {heard} hosts answered: with fewer than {SMALL_FLEET} an honest oddity looks like a compromise"
         ));

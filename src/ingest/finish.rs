@@ -13,8 +13,11 @@ use crate::catalog::Catalog;
 use crate::decode::{Limits, Problem};
 use crate::error::{Error, Result};
 use crate::identity::ENCODING_VERSION;
-use crate::model::{Coverage, Status, now};
+use crate::model::{Coverage, Status, now, rfc3339};
 use crate::store::{FORMAT, FileEntry, FileKind, Manifest, SpoolReader, Store};
+
+/// Answers that are farther from the start of the collection are told of.
+const OLD: chrono::TimeDelta = chrono::TimeDelta::days(1);
 
 /// What making a snapshot may use.
 #[derive(Debug, Clone)]
@@ -193,6 +196,7 @@ fn warnings(job: &Job, catalog: &Catalog, done: &BTreeMap<String, TableDone>) ->
             index.torn_bytes
         ));
     }
+    warnings.extend(ages(job));
     let undeclared: Vec<&str> =
         done.keys().map(String::as_str).filter(|table| catalog.table(table).is_none()).collect();
     if !undeclared.is_empty() {
@@ -277,4 +281,16 @@ mod tests {
             assert!(store.orphans().await.unwrap().is_empty());
         });
     }
+}
+
+/// Files that were imported may be old, or of different days: then hosts differ by their age.
+fn ages(job: &Job) -> Option<String> {
+    let index = job.spool.index();
+    let times = || index.answers.iter().filter_map(|answer| answer.ended);
+    let (oldest, newest) = (times().min()?, times().max()?);
+    let started = index.begin.started;
+    if started - oldest < OLD && newest - started < OLD {
+        return None;
+    }
+    Some(format!("the rows were collected between {} and {}", rfc3339(oldest), rfc3339(newest)))
 }

@@ -19,7 +19,7 @@ use crate::decode::{Limits, Origin, Problem, decode};
 use crate::engine::{SortConfig, sort_stream};
 use crate::error::{Error, Result};
 use crate::identity::Identifier;
-use crate::model::{self, SnapshotId};
+use crate::model::{self, SnapshotId, now};
 use crate::store::{FileEntry, SpoolReader, Store};
 
 /// Payloads that one task decodes: most hold a few dozen rows.
@@ -83,13 +83,24 @@ struct TableReader {
     spec: TableSpec,
     layout: Layout,
     identifier: Identifier,
+    /// When each host answered.
+    answered_at: HashMap<String, DateTime<Utc>>,
+}
+
+/// When the hosts answered for a table, as far as their answers say so and can be believed.
+fn answered_at(job: &Job, table: &str) -> HashMap<String, DateTime<Utc>> {
+    let latest = now();
+    let answers = job.spool.index().answers.iter().filter(|answer| answer.table == table);
+    let known = answers.filter_map(|answer| Some((answer.host.clone(), answer.ended?)));
+    known.filter(|(_, ended)| *ended <= latest).collect()
 }
 
 /// Writes the rows and the prevalence of one table.
 pub(super) async fn write_table(job: Arc<Job>, spec: TableSpec) -> Result<TableDone> {
     let layout = Layout::new(&spec, job.spool.index());
     let mut identifier = Identifier::new(&spec, &layout.table_columns, &[]);
-    let mut reader = TableReader { job: Arc::clone(&job), spec, layout, identifier };
+    let answered_at = answered_at(&job, &spec.name);
+    let mut reader = TableReader { job: Arc::clone(&job), spec, layout, identifier, answered_at };
     let without = reader.exploding()?;
     identifier = Identifier::new(&reader.spec, &reader.layout.table_columns, &without);
     reader.identifier = identifier;
@@ -194,7 +205,8 @@ impl TableReader {
             let origin = Origin { source: header.source, line: header.line, column: header.column };
             let decoded = decode(&json, &origin, &self.spec, &self.job.limits);
             let ids = self.identifier.identify(&decoded.batch, self.job.fleet.own_names(&header.host))?;
-            done.batches.push(self.layout.stamp(&decoded.batch, &header.host, self.job.started, ids)?);
+            let at = self.answered_at.get(&header.host).copied().unwrap_or(self.job.started);
+            done.batches.push(self.layout.stamp(&decoded.batch, &header.host, at, ids)?);
             let note = HostDecoded {
                 rows: decoded.batch.num_rows() as u64,
                 missing: Some(decoded.missing),

@@ -53,7 +53,7 @@ pub struct Manifest {
     /// The incident it was collected for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<String>,
-    /// When the collection started; `collected_at` of outputs.
+    /// When the collection started; `collected_at` of analyses.
     pub started: DateTime<Utc>,
     /// When the manifest was written.
     pub ended: DateTime<Utc>,

@@ -109,7 +109,7 @@ impl PartWriter {
 fn cannot_write(path: &str, source: ParquetError) -> Error {
     Error::remote(format!("cannot write `{path}`"))
         .source(source)
-        .hint("check the space and the permissions of the store; what was received can be recovered with `diffy snapshot recover`")
+        .hint("check the space and the permissions of the store; a collection can be finished with `diffy snapshot recover`")
 }
 
 fn properties(schema: &SchemaRef) -> WriterProperties {
