@@ -269,10 +269,11 @@ pub(super) fn warnings(
             warnings.push(format!("baseline `{}` says nothing of: {}", baseline.name, absent.join(", ")));
         }
     }
-    let odd = hosts.iter().filter(|host| host.verdict == Verdict::NoPeers).count();
+    let is_odd = |host: &&HostResult| host.verdict == Verdict::NoPeers && !host.coverage.is_silent();
+    let odd = hosts.iter().filter(is_odd).count();
     if odd > 0 && heard >= 3 {
         let hosts = if odd == 1 { "1 host is" } else { &format!("{odd} hosts are") };
-        warnings.push(format!("{hosts} silent or of a kind of their own and cannot be judged by the others"));
+        warnings.push(format!("{hosts} of another kind than the others and cannot be judged by them"));
     }
     if manifest.started > crate::model::now() {
         warnings.push(

@@ -129,6 +129,11 @@ struct Column {
 /// What one row says beside its columns; made when there is something to say.
 type Extra = Map<String, Value>;
 
+/// Bytes of all cells of a row together; cells beyond are cut to [`SMALLEST_CUT`].
+const ROW_ROOM: usize = 4 << 20;
+/// Bytes that are kept of a cell in any case.
+const SMALLEST_CUT: usize = 64;
+
 struct BatchBuilder<'a> {
     json: &'a str,
     origin: &'a Origin,
@@ -148,6 +153,8 @@ struct BatchBuilder<'a> {
     problems: Problems,
     oversized: u64,
     too_many: bool,
+    /// Bytes that the row at hand may still take.
+    room: usize,
 }
 
 impl<'a> BatchBuilder<'a> {
@@ -167,6 +174,7 @@ impl<'a> BatchBuilder<'a> {
             problems: Problems::default(),
             oversized: 0,
             too_many: false,
+            room: ROW_ROOM,
         };
         for column in &spec.columns {
             let at = builder.add_column(&column.name, column.kind);
@@ -224,6 +232,7 @@ impl<'a> BatchBuilder<'a> {
             }
         };
         let mut extra = None;
+        self.room = ROW_ROOM;
         for (at, (key, value)) in pairs.into_iter().enumerate() {
             self.place(at, key, value, &mut extra);
         }
@@ -302,7 +311,7 @@ impl<'a> BatchBuilder<'a> {
     }
 
     fn fill_text(&mut self, at: usize, text: Cow<'a, str>, extra: &mut Option<Extra>) {
-        let cell = Cell::new(text, self.limits.cell_bytes);
+        let cell = self.cell(text);
         if cell.hex.is_some() || cell.cut.is_some() {
             let name = self.columns[at].name.clone();
             self.annotate(extra, &name, &cell);
@@ -328,7 +337,7 @@ impl<'a> BatchBuilder<'a> {
         let kept = match text_of(value) {
             None => Value::Null,
             Some(text) => {
-                let cell = Cell::new(text, self.limits.cell_bytes);
+                let cell = self.cell(text);
                 self.annotate(extra, name, &cell);
                 Value::String(cell.text.into_owned())
             }
@@ -337,6 +346,15 @@ impl<'a> BatchBuilder<'a> {
             let offset = self.offset(value);
             self.problem(offset, || format!("two values of this row have the name `{}`", excerpt(name)));
         }
+    }
+
+    /// A cell within its own bound and what is left for its row: a row of a hundred huge cells must not be more than
+    /// a sort can hold.
+    fn cell(&mut self, text: Cow<'a, str>) -> Cell<'a> {
+        let cell = Cell::new(text, self.limits.cell_bytes.min(self.room.max(SMALLEST_CUT)));
+        let taken = cell.text.len() + cell.hex.as_ref().map_or(0, String::len);
+        self.room = self.room.saturating_sub(taken);
+        cell
     }
 
     /// Says under `extra` what a cell's text cannot say.
@@ -570,6 +588,17 @@ mod tests {
             serde_json::from_str(decoded.batch.column(512).as_string::<i32>().value(0)).unwrap();
         assert_eq!(extra.len(), 10_000 - 509);
         assert_eq!(decoded.problems_total, 1);
+    }
+
+    #[test]
+    fn a_row_of_many_huge_cells_stays_within_a_sort() {
+        let cells: Vec<String> =
+            (0..100).map(|at| format!("\"c{at:03}\":\"{}\"", "x".repeat(1 << 20))).collect();
+        let json = format!("[{{{}}}]", cells.join(","));
+        let decoded = decode(&json, &origin(), &spec(), &Limits::default());
+        let kept: usize = decoded.batch.columns().iter().map(|column| column.get_array_memory_size()).sum();
+        assert!(kept < 16 << 20, "{kept}");
+        assert_eq!((decoded.batch.num_rows(), decoded.oversized_cells), (1, 96));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 pub(super) struct Pairs<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// Most pairs of an object: each costs more memory than the text that a hostile host spends on it.
-const PAIRS: usize = 65_536;
+const PAIRS: usize = 16_384;
 
 struct Key<'a>(Cow<'a, str>);
 

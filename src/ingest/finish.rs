@@ -214,6 +214,18 @@ fn warnings(job: &Job, catalog: &Catalog, done: &BTreeMap<String, TableDone>) ->
     warnings
 }
 
+/// Files that were imported may be old, or of different days: then hosts differ by their age.
+fn ages(job: &Job) -> Option<String> {
+    let index = job.spool.index();
+    let times = || index.answers.iter().filter_map(|answer| answer.ended);
+    let (oldest, newest) = (times().min()?, times().max()?);
+    let started = index.begin.started;
+    if started - oldest < OLD && newest - started < OLD {
+        return None;
+    }
+    Some(format!("the rows were collected between {} and {}", rfc3339(oldest), rfc3339(newest)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -281,16 +293,4 @@ mod tests {
             assert!(store.orphans().await.unwrap().is_empty());
         });
     }
-}
-
-/// Files that were imported may be old, or of different days: then hosts differ by their age.
-fn ages(job: &Job) -> Option<String> {
-    let index = job.spool.index();
-    let times = || index.answers.iter().filter_map(|answer| answer.ended);
-    let (oldest, newest) = (times().min()?, times().max()?);
-    let started = index.begin.started;
-    if started - oldest < OLD && newest - started < OLD {
-        return None;
-    }
-    Some(format!("the rows were collected between {} and {}", rfc3339(oldest), rfc3339(newest)))
 }
