@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::identity::{ENCODING_VERSION, ID_BYTES};
 use crate::model::{FindingKind, Row, now};
-use crate::store::{Baseline, BaselineFile, BaselineOrigin, FORMAT, Manifest, Store};
+use crate::store::{Baseline, BaselineOrigin, BaselineTable, FORMAT, Manifest, Store};
 
 /// What a new baseline is made from.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub async fn create_baseline(
         // A host that answered in part says what is normal too; what it could not say can only show up as new.
         let hosts_answered = (&answers.heard & &hosts).len();
         if hosts_answered > 0 {
-            tables.insert(table.clone(), BaselineFile { hosts_answered, rows: batch.num_rows() as u64 });
+            tables.insert(table.clone(), BaselineTable { hosts_answered, rows: batch.num_rows() as u64 });
             part.write(&batch).await?;
         }
     }
@@ -216,15 +216,10 @@ fn note(known: &mut Known, batch: &RecordBatch) -> Result<()> {
 }
 
 /// Rows that the baseline does not have, and rows that all of its hosts have and a host has not.
-pub(super) fn candidates(
-    table: usize,
-    lines: &Lines,
-    answers: &TableAnswers,
-    known: &KnownTable,
-) -> Vec<Candidate> {
+pub(super) fn candidates(lines: &Lines, answers: &TableAnswers, known: &KnownTable) -> Vec<Candidate> {
     let mut found = Vec::new();
     let groups = lines.loose();
-    let of = Of { table, answers };
+    let of = Of { answers };
     for group in &groups {
         match known.loose.get(&group.id) {
             None => of.rows(lines, group, None, &mut found),
@@ -245,9 +240,8 @@ pub(super) fn candidates(
     found
 }
 
-/// The table and who answered for it.
+/// Who answered for the table.
 struct Of<'a> {
-    table: usize,
     answers: &'a TableAnswers,
 }
 
@@ -261,7 +255,6 @@ impl Of<'_> {
             let Some(line) = lines.line_of(group, host) else { continue };
             found.push(Candidate {
                 host,
-                table: self.table,
                 kind,
                 subject: Subject::Line(line),
                 nearest: nearest.clone(),
@@ -284,7 +277,6 @@ impl Of<'_> {
         for host in &(&self.answers.answered - &have) {
             found.push(Candidate {
                 host,
-                table: self.table,
                 kind: FindingKind::Missing,
                 subject: Subject::Known(Arc::clone(row)),
                 nearest: None,

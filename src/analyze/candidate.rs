@@ -1,4 +1,4 @@
-//! What the methods hand to the scoring: rows, or absences, that stand out on a host.
+//! What the methods hand to the scoring: rows of one table, or absences, that stand out on a host.
 
 use std::sync::Arc;
 
@@ -19,8 +19,6 @@ pub(super) enum Subject {
 pub(super) struct Candidate {
     /// Ordinal of the host.
     pub(super) host: u32,
-    /// Index into the tables of the run.
-    pub(super) table: usize,
     pub(super) kind: FindingKind,
     /// The line it is about: the host's own, or for an absence that of its peers.
     pub(super) subject: Subject,
@@ -69,11 +67,16 @@ impl Method {
 
 /// Stable numbers for places, from what they are made of.
 pub(super) fn place(parts: &[&[u8]]) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest(parts).as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}
+
+/// A digest that no other list of parts has.
+pub(super) fn digest(parts: &[&[u8]]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
-    let mut first = [0; 8];
-    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    u64::from_le_bytes(first)
+    hasher.finalize()
 }

@@ -6,13 +6,13 @@ use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type};
 use serde_json::Value;
 
-use super::candidate::{Candidate, Method, Subject};
+use super::candidate::{Candidate, Method, Subject, digest};
 use super::fleet::{column, of_snapshot};
 use super::lines::{Id, Lines};
 use crate::catalog::{ColumnSpec, OWN_COLUMNS, Role, Strength, TableSpec, is_table_name};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::model::{Finding, FindingKind, Given, Nearest, Row, SnapshotId};
+use crate::model::{Finding, FindingKind, Given, Nearest, Row, SnapshotId, hex};
 
 /// Longest value that a sentence quotes, in characters.
 const LONGEST_QUOTE: usize = 100;
@@ -57,11 +57,6 @@ pub(super) async fn raw_rows(
         }
     }
     Ok(found)
-}
-
-/// An id as text.
-pub(super) fn hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The values of a line of prevalence: own names are placeholders in it.
@@ -213,11 +208,8 @@ fn likeness(mine: &Option<String>, theirs: &Option<String>) -> f64 {
 
 /// The same row of the same host has the same id in the next analysis.
 fn finding_id(table: &str, candidate: &Candidate, host: &str) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for part in [table.as_bytes(), candidate.kind.as_str().as_bytes(), &candidate.id, host.as_bytes()] {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-    }
-    hasher.finalize().to_hex()[..16].to_owned()
+    let parts = [table.as_bytes(), candidate.kind.as_str().as_bytes(), &candidate.id, host.as_bytes()];
+    digest(&parts).to_hex()[..16].to_owned()
 }
 
 fn text(value: &Value) -> String {

@@ -27,7 +27,7 @@ const OWN_KIND: f64 = 0.2;
 /// Hosts that are judged for one table, and those that they are compared with.
 struct Peers<'a> {
     judged: RoaringBitmap,
-    /// The judged ones among them.
+    /// All hosts that rows are counted on, the judged ones among them.
     compared: RoaringBitmap,
     /// The judged hosts that answered in full: only of them a row can be missing.
     answered: RoaringBitmap,
@@ -37,7 +37,7 @@ struct Peers<'a> {
 }
 
 /// What stands out in one table.
-pub(super) fn candidates(table: usize, lines: &Lines, answers: &TableAnswers) -> Vec<Candidate> {
+pub(super) fn candidates(lines: &Lines, answers: &TableAnswers) -> Vec<Candidate> {
     let mut found = Vec::new();
     let values = RareValues::new(lines);
     let all: Vec<usize> = (0..lines.lines.len()).collect();
@@ -49,7 +49,7 @@ pub(super) fn candidates(table: usize, lines: &Lines, answers: &TableAnswers) ->
             true => lines.loose(),
             false => lines.grouped_without(&all, Strength::Loose, &peers.without),
         };
-        let mut of_peers = Finder { table, lines, peers: &peers, values: &values, found: &mut found };
+        let mut of_peers = Finder { lines, peers: &peers, values: &values, found: &mut found };
         groups.iter().for_each(|group| of_peers.group(group));
     }
     found
@@ -92,7 +92,6 @@ fn is_rare(hosts: u64, of: u64) -> bool {
 }
 
 struct Finder<'a> {
-    table: usize,
     lines: &'a Lines,
     peers: &'a Peers<'a>,
     values: &'a RareValues,
@@ -122,7 +121,7 @@ impl Finder<'_> {
             let Some(line) = self.lines.line_of(group, host) else { continue };
             let rare_columns = self.values.rare_columns(self.lines, line, self.peers.count);
             let context = self.context(line, &rare_columns);
-            self.push(Candidate {
+            self.found.push(Candidate {
                 rare_columns,
                 places: [place(&[b"new"]), place(&[b"new", context.as_bytes()])],
                 ..self.candidate(host, FindingKind::New, line, have.len())
@@ -161,7 +160,7 @@ impl Finder<'_> {
     fn missing(&mut self, group: &Group, have: &RoaringBitmap) {
         let line = self.lines.most_common(group);
         for host in &(&self.peers.answered - have) {
-            self.push(Candidate {
+            self.found.push(Candidate {
                 places: [place(&[b"missing"]), place(&[b"missing", &group.id])],
                 ..self.candidate(host, FindingKind::Missing, line, have.len())
             });
@@ -172,7 +171,6 @@ impl Finder<'_> {
         let ids = &self.lines.lines[line];
         Candidate {
             host,
-            table: self.table,
             kind,
             subject: Subject::Line(line),
             nearest: None,
@@ -186,10 +184,6 @@ impl Finder<'_> {
             id: if kind == FindingKind::Variant { ids.strict } else { ids.loose },
             strict: (kind != FindingKind::Missing).then_some(ids.strict),
         }
-    }
-
-    fn push(&mut self, candidate: Candidate) {
-        self.found.push(candidate);
     }
 
     /// What a rare value stands beside: a key of its own says nothing for a user who has one on every host, and much

@@ -133,12 +133,12 @@ fn candidates(
     let answers = &state.tables[table];
     let mut found = Vec::new();
     if request.methods.contains(&Method::Frequency) {
-        found.extend(frequency::candidates(0, lines, answers));
+        found.extend(frequency::candidates(lines, answers));
     }
     if request.methods.contains(&Method::Baseline)
         && let Some(known) = known.get(table)
     {
-        found.extend(baseline::candidates(0, lines, answers, known));
+        found.extend(baseline::candidates(lines, answers, known));
     }
     found
 }
@@ -150,7 +150,7 @@ async fn findings(
     (lines, state): (&Lines, &FleetState),
     candidates: Vec<Candidate>,
 ) -> Result<Vec<Scored>> {
-    let scores = score::scores(&candidates, &[lines.spec.weight])?;
+    let scores = score::scores(&candidates, lines.spec.weight)?;
     let kept = rank::worth_showing(candidates, scores);
     let mut ids: Vec<Id> = kept.iter().filter_map(|(candidate, _)| candidate.strict).collect();
     ids.sort_unstable();

@@ -21,15 +21,11 @@ const MISSING_FACTOR: f64 = 0.95;
 /// Score of a row that the baseline does not have, when it is the only one of its table.
 const BASELINE_SCORE: f64 = 100.0;
 
-/// What a table's rows are worth, 0 to 1, by index of the table.
-pub(super) type Weights = [f64];
-
-/// The score of each candidate, 0 to 100.
-pub(super) fn scores(candidates: &[Candidate], weights: &Weights) -> Result<Vec<f64>> {
+/// The score of each candidate of one table, 0 to 100; `weight` is what the table's rows are worth, 0 to 1.
+pub(super) fn scores(candidates: &[Candidate], weight: f64) -> Result<Vec<f64>> {
     let exceedances = exceedances(candidates)?;
     let crowds = crowds(candidates);
     let score = |(candidate, as_odd): (&Candidate, [u32; 2])| {
-        let weight = weights.get(candidate.table).copied().unwrap_or(0.0);
         let strength = match candidate.method {
             Method::Frequency => frequency_strength(candidate, as_odd),
             Method::Baseline => baseline_strength(candidate, crowds[&crowd(candidate)]),
@@ -66,13 +62,13 @@ fn baseline_strength(candidate: &Candidate, crowd: u32) -> f64 {
     BASELINE_SCORE * shared / restless / (1.0 + (1.0 + f64::from(crowd.saturating_sub(1)) / 4.0).log2())
 }
 
-type Crowd = (u32, usize, FindingKind);
+type Crowd = (u32, FindingKind);
 
 fn crowd(candidate: &Candidate) -> Crowd {
-    (candidate.host, candidate.table, candidate.kind)
+    (candidate.host, candidate.kind)
 }
 
-/// How many rows of a table the baseline does not have, per host and kind.
+/// How many rows of the table the baseline does not have, per host and kind.
 fn crowds(candidates: &[Candidate]) -> HashMap<Crowd, u32> {
     let mut crowds = HashMap::new();
     for candidate in candidates.iter().filter(|candidate| candidate.method == Method::Baseline) {
@@ -118,7 +114,6 @@ fn frame(candidates: &[Candidate], place: usize) -> PolarsResult<DataFrame> {
     let numbers: Vec<u32> = (0..candidates.len() as u32).collect();
     DataFrame::new_infer_height(vec![
         Column::new("number".into(), numbers),
-        column("table", &|candidate| candidate.table as u32),
         Column::new("place".into(), places),
         column("host", &|candidate| candidate.host),
         column("alike", &hosts_alike),
@@ -127,13 +122,10 @@ fn frame(candidates: &[Candidate], place: usize) -> PolarsResult<DataFrame> {
 
 /// Adds `as_odd`: hosts whose rarest candidate of the place is at least as rare as this one.
 fn count_as_odd(candidates: LazyFrame) -> LazyFrame {
-    let place = [col("table"), col("place")];
-    let level = [col("table"), col("place"), col("alike")];
+    let place = [col("place")];
+    let level = [col("place"), col("alike")];
     let rarest_of_host =
-        candidates
-            .clone()
-            .group_by([col("table"), col("place"), col("host")])
-            .agg([col("alike").min().alias("rarest")]);
+        candidates.clone().group_by([col("place"), col("host")]).agg([col("alike").min().alias("rarest")]);
     let levels = candidates.clone().select(level.clone()).unique(None, UniqueKeepStrategy::Any);
     let counts = levels
         .join(rarest_of_host, place.clone(), place, JoinArgs::new(JoinType::Inner))
@@ -159,7 +151,6 @@ mod tests {
     fn candidate(host: u32, place: u64, hosts_with_row: u64) -> Candidate {
         Candidate {
             host,
-            table: 0,
             kind: FindingKind::New,
             subject: Subject::Line(0),
             nearest: None,
@@ -178,7 +169,7 @@ mod tests {
     #[test]
     fn where_every_host_has_a_row_of_its_own_one_is_worth_nothing() {
         let everybody: Vec<Candidate> = (0..64).map(|host| candidate(host, 1, 1)).collect();
-        let found = scores(&everybody, &[1.0]).unwrap();
+        let found = scores(&everybody, 1.0).unwrap();
         assert!(found.iter().all(|score| *score == 0.0), "{found:?}");
     }
 
@@ -186,8 +177,8 @@ mod tests {
     fn where_nobody_else_has_one_it_is_worth_the_most() {
         let mut candidates: Vec<Candidate> = (0..64).map(|host| candidate(host, 1, 1)).collect();
         candidates.push(candidate(7, 2, 1));
-        assert_eq!(scores(&candidates, &[1.0]).unwrap()[64], 100.0);
-        assert_eq!(scores(&candidates, &[0.5]).unwrap()[64], 50.0);
+        assert_eq!(scores(&candidates, 1.0).unwrap()[64], 100.0);
+        assert_eq!(scores(&candidates, 0.5).unwrap()[64], 50.0);
     }
 
     #[test]

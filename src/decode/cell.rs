@@ -1,9 +1,9 @@
 //! One cell: text made fit to show and to store, numbers in the spellings that osquery prints.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use super::utf8::{has_transport, original_bytes, show};
+use crate::model::hex;
 
 /// A cell's text, and what has to be said about it beside.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,15 +43,6 @@ fn end_of(bytes: &[u8], limit: usize) -> usize {
         first.is_some_and(|character| start + character.len_utf8() > limit)
     };
     (limit.saturating_sub(3)..limit).find(spans).unwrap_or(limit)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
 }
 
 /// What a cell of a number column says.

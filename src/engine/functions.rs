@@ -21,6 +21,8 @@ use datafusion::logical_expr::{
 };
 use roaring::RoaringBitmap;
 
+use crate::model::hex;
+
 /// Bytes of a row id.
 const ID_BYTES: i32 = 16;
 
@@ -177,7 +179,7 @@ fn bitmap_contains(arguments: &[ArrayRef]) -> Result<ArrayRef> {
 fn hex_id(arguments: &[ArrayRef]) -> Result<ArrayRef> {
     let mut texts = StringBuilder::new();
     for bytes in &bytes_of(&arguments[0])? {
-        texts.append_option(bytes.map(to_hex));
+        texts.append_option(bytes.map(hex));
     }
     Ok(Arc::new(texts.finish()))
 }
@@ -203,10 +205,6 @@ fn id(arguments: &[ArrayRef]) -> Result<ArrayRef> {
         }
     }
     Ok(Arc::new(ids.finish()))
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn from_hex(function: &str, text: &str) -> Result<Vec<u8>> {
@@ -434,7 +432,7 @@ mod tests {
     }
 
     fn bitmap(hosts: &[u32]) -> String {
-        to_hex(&write_bitmap(&hosts.iter().copied().collect()).unwrap())
+        hex(&write_bitmap(&hosts.iter().copied().collect()).unwrap())
     }
 
     async fn ask(sql: &str) -> std::result::Result<String, String> {

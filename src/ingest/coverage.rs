@@ -186,7 +186,6 @@ mod tests {
             missing: Some(vec!["size".to_owned()]),
             problems: 3,
             first_problem: Some("line 1: no number".to_owned()),
-            seen: true,
             ..HostDecoded::default()
         };
         let settled = settle(answer(Status::Empty), Some(&decoded));
@@ -197,7 +196,7 @@ mod tests {
 
     #[test]
     fn cut_cells_make_an_answer_truncated_but_a_failure_no_better() {
-        let decoded = HostDecoded { rows: 1, oversized_cells: 2, seen: true, ..HostDecoded::default() };
+        let decoded = HostDecoded { rows: 1, oversized_cells: 2, ..HostDecoded::default() };
         assert_eq!(settle(answer(Status::Ok), Some(&decoded)).status, Status::Truncated);
         assert_eq!(settle(answer(Status::Denied), Some(&decoded)).status, Status::Denied);
     }
@@ -214,7 +213,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spool = testing::spool(dir.path(), &[Answered::new("a", r#"[{"command":"x"}]"#)]);
         let index = spool.index();
-        let rows = HostDecoded { rows: 1, seen: true, ..HostDecoded::default() };
+        let rows = HostDecoded { rows: 1, ..HostDecoded::default() };
         let partly = unanswered(index, "b", "t", Some(&rows));
         assert_eq!(partly.status, Status::Truncated);
         let asked = unanswered(index, "b", "t", None);

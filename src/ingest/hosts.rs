@@ -69,10 +69,10 @@ impl Fleet {
         let mut claims: HashMap<String, Claims> = HashMap::new();
         for table in index.tables().map(ToOwned::to_owned).collect::<Vec<_>>() {
             let wanted = wanted_columns(&table);
+            if wanted.is_empty() {
+                continue;
+            }
             for number in 0..index.payloads(&table) {
-                if wanted.is_empty() && !names_are_incomplete(spool) {
-                    break;
-                }
                 let (header, json) = spool.rows(&table, number)?;
                 names.insert(header.host.clone());
                 let origin = Origin { source: header.source, line: header.line, column: header.column };
@@ -136,11 +136,6 @@ impl Fact {
     fn of<'a>(&self, claims: &'a Claims) -> Option<&'a str> {
         self.sources.iter().find_map(|source| claims.get(source)?.first().map(String::as_str))
     }
-}
-
-/// Imports of single files may have rows of hosts that nothing announces.
-fn names_are_incomplete(spool: &SpoolReader) -> bool {
-    spool.index().hosts.is_empty()
 }
 
 /// The columns of a table that say who or what a host is.

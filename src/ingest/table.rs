@@ -54,8 +54,6 @@ pub(super) struct HostDecoded {
     pub(super) problems: u64,
     pub(super) first_problem: Option<String>,
     pub(super) oversized_cells: u64,
-    /// Median over the answers of a log, where it has times of its own.
-    pub(super) seen: bool,
 }
 
 /// What came of one table.
@@ -151,7 +149,6 @@ impl HostDecoded {
             }
             (mine, theirs) => mine.or(theirs),
         };
-        self.seen = true;
     }
 }
 
@@ -213,7 +210,6 @@ impl TableReader {
                 problems: decoded.problems_total,
                 first_problem: decoded.problems.first().map(ToString::to_string),
                 oversized_cells: decoded.oversized_cells,
-                seen: true,
             };
             done.hosts.push((header.host, note));
             done.problems.extend(decoded.problems);

@@ -1,6 +1,6 @@
 //! The words of the trade as plain data: fleets, hosts, snapshots, coverage. No I/O.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -25,6 +25,16 @@ pub fn now() -> DateTime<Utc> {
 /// A time as all of our outputs spell it: RFC 3339, UTC, milliseconds.
 pub fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// Bytes as lowercase hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// The set of hosts that should be alike, for instance an Auto Scaling Group.

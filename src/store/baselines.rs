@@ -24,7 +24,7 @@ pub struct BaselineOrigin {
 
 /// One table of a baseline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BaselineFile {
+pub struct BaselineTable {
     /// Hosts of the baseline that answered for the table, if only in part.
     pub hosts_answered: u64,
     /// Distinct rows kept.
@@ -51,7 +51,7 @@ pub struct Baseline {
     /// What it was made from.
     pub origin: BaselineOrigin,
     /// Its tables; one that is not here cannot be compared.
-    pub tables: BTreeMap<String, BaselineFile>,
+    pub tables: BTreeMap<String, BaselineTable>,
     /// The file with the rows: table_name, loose_id, strict_id, hosts, row (JSON).
     pub file: FileEntry,
 }

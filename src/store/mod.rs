@@ -24,7 +24,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 
-pub use self::baselines::{Baseline, BaselineFile, BaselineOrigin};
+pub use self::baselines::{Baseline, BaselineOrigin, BaselineTable};
 pub use self::manifest::{FileEntry, FileKind, Manifest};
 pub use self::parts::PartWriter;
 pub use self::snapshots::{Listing, Orphan, Verification};

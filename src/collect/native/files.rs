@@ -14,6 +14,7 @@ use md5::Digest;
 use super::accounts;
 use super::context::{Context, Gathered, file_name, is_gone, open_regular};
 use super::rows::Row;
+use crate::model::hex;
 
 /// Where programs are.
 pub(super) const BINARIES: [&str; 6] =
@@ -289,10 +290,6 @@ pub(super) fn digests(context: &Context, path: &Path) -> Hashed {
         sha1: hex(&sha1.finalize()),
         sha256: hex(&sha256.finalize()),
     }))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Table `suid_bin`: as osquery in seven directories and all below them, those that are the same directory once.
