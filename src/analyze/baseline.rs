@@ -9,7 +9,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use roaring::RoaringBitmap;
 
-use super::candidate::{Candidate, Method, Subject, place};
+use super::candidate::{Candidate, Method, Subject};
 use super::explain::line_row;
 use super::fleet::{FleetState, TableAnswers, column};
 use super::lines::{Group, Id, Lines};
@@ -254,19 +254,14 @@ impl Of<'_> {
         for host in &have {
             let Some(line) = lines.line_of(group, host) else { continue };
             found.push(Candidate {
-                host,
-                kind,
-                subject: Subject::Line(line),
                 nearest: nearest.clone(),
-                places: [place(&[b"baseline", kind.as_str().as_bytes()]); 2],
                 hosts_with_row: have.len(),
                 hosts_answered: self.answers.heard.len(),
                 hosts_with_thing: have.len(),
                 known_contents: known.map_or(1, |thing| thing.contents),
-                rare_columns: Vec::new(),
-                method: Method::Baseline,
                 id: group.id,
                 strict: Some(lines.lines[line].strict),
+                ..Candidate::new(Method::Baseline, kind, host, Subject::Line(line))
             });
         }
     }
@@ -276,19 +271,16 @@ impl Of<'_> {
         let have = &self.answers.heard & present.unwrap_or(&none);
         for host in &(&self.answers.answered - &have) {
             found.push(Candidate {
-                host,
-                kind: FindingKind::Missing,
-                subject: Subject::Known(Arc::clone(row)),
-                nearest: None,
-                places: [place(&[b"baseline", b"missing"]); 2],
                 hosts_with_row: have.len(),
                 hosts_answered: self.answers.heard.len(),
                 hosts_with_thing: have.len(),
-                known_contents: 1,
-                rare_columns: Vec::new(),
-                method: Method::Baseline,
                 id,
-                strict: None,
+                ..Candidate::new(
+                    Method::Baseline,
+                    FindingKind::Missing,
+                    host,
+                    Subject::Known(Arc::clone(row)),
+                )
             });
         }
     }

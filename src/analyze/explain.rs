@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::candidate::{Candidate, Method, Subject, digest};
 use super::fleet::{column, of_snapshot};
 use super::lines::{Id, Lines};
+use super::views::View;
 use crate::catalog::{ColumnSpec, OWN_COLUMNS, Role, Strength, TableSpec, is_table_name};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -101,6 +102,7 @@ fn value(array: &dyn Array, row: usize) -> Option<Value> {
 /// What the sentences of one table draw on.
 pub(super) struct Explainer<'a> {
     pub(super) lines: &'a Lines,
+    pub(super) views: &'a [View],
     pub(super) raw: &'a RawRows,
     /// Common lines, for the most alike one.
     pub(super) common: &'a [usize],
@@ -122,12 +124,19 @@ impl Explainer<'_> {
             hosts_answered: candidate.hosts_answered,
             first_seen: None,
             attack: spec.attack.clone(),
-            reason: reason(spec, candidate, &row, nearest.as_ref()),
+            reason: format!("{} {}", self.debug(candidate), reason(spec, candidate, &row, nearest.as_ref())),
             nearest,
             given,
             row,
             method: candidate.method.as_str().to_owned(),
         }
+    }
+
+    fn debug(&self, candidate: &Candidate) -> String {
+        let Some(place) = candidate.place else { return String::new() };
+        let name = |at: usize| format!("{}:{:?}", self.views[at].column.clone().unwrap_or_default(), self.views[at].shows);
+        let v = match &candidate.subject { Subject::Line(l) => (self.views[place.target].column.as_ref().and_then(|c| self.lines.value(*l, c)), place.context.and_then(|x| self.views[x].column.as_ref()).and_then(|c| self.lines.value(*l, c))), _ => (None, None) };
+        format!("[{} {:?} | {} {:?} g{:?} {}/{} bits {:.1}]", name(place.target), v.0, place.context.map(name).unwrap_or_default(), v.1, place.group, place.hosts, place.of, candidate.bits)
     }
 
     fn row(&self, candidate: &Candidate, host: &str) -> Row {
@@ -250,7 +259,7 @@ fn reason(spec: &TableSpec, candidate: &Candidate, row: &Row, nearest: Option<&N
     let named = name_row(spec, row, &[]);
     let on = of_hosts(candidate.hosts_with_row, candidate.hosts_answered);
     match (candidate.method, candidate.kind) {
-        (Method::Frequency, FindingKind::Missing) => {
+        (Method::Missing, FindingKind::Missing) => {
             format!("{named} is on {on} that answered, and not on this one")
         }
         (Method::Baseline, FindingKind::Missing) => {

@@ -1,0 +1,158 @@
+//! The method `missing`: rows that hardly any other host lacks.
+//!
+//! A stopped agent leaves no row that could be rare. What nearly all comparable hosts have, or nearly all of a peer group,
+//! and one that answered has not, is a candidate; calibrated like any other by how many hosts lack as much.
+
+use std::collections::{BTreeMap, HashMap};
+
+use roaring::RoaringBitmap;
+
+use super::candidate::{Candidate, Method, Subject};
+use super::fleet::TableAnswers;
+use super::lines::{Group, Id, Lines, Loaded};
+use super::peers::PeerGroups;
+use crate::catalog::Strength;
+use crate::model::FindingKind;
+
+/// Fewer comparable hosts than this are no peers of those that lack columns.
+const FEWEST_PEERS: u64 = 3;
+/// Fewer comparable hosts than this say nothing about what is missing.
+const FEWEST_PEERS_FOR_MISSING: u64 = 8;
+/// Share of the comparable hosts of a fleet from which on the lack of a row is remarkable.
+const EXPECTED: f64 = 0.95;
+/// The same within a peer group, which is smaller and more alike.
+const EXPECTED_IN_GROUP: f64 = 0.9;
+/// From this share of the hosts on, those that lack the same columns are compared with each other.
+const OWN_KIND: f64 = 0.2;
+
+/// Hosts that are judged for one table, and those that they are compared with.
+struct Peers<'a> {
+    /// All hosts that rows are counted on.
+    compared: RoaringBitmap,
+    /// Hosts that are judged: those that answered in full, because only of them a row can be missing.
+    answered: RoaringBitmap,
+    count: u64,
+    /// Identity columns that the judged hosts do not have.
+    without: Vec<&'a str>,
+    /// The peer group; none for the fleet.
+    group: Option<usize>,
+}
+
+/// What each host lacks in one table.
+pub(super) fn candidates(table: &Loaded<'_>, groups: Option<&PeerGroups>) -> Vec<Candidate> {
+    let lines = &table.lines;
+    let all: Vec<usize> = (0..lines.lines.len()).collect();
+    let mut best: HashMap<(u32, Id), Candidate> = HashMap::new();
+    for peers in peers(lines, table.answers) {
+        let things = match peers.without.is_empty() {
+            true => lines.loose(),
+            false => lines.grouped_without(&all, Strength::Loose, &peers.without),
+        };
+        keep_best(&mut best, lacks(lines, &things, (&peers, EXPECTED)));
+        for of_group in groups.map(|groups| in_groups(&peers, groups)).unwrap_or_default() {
+            keep_best(&mut best, lacks(lines, &things, (&of_group, EXPECTED_IN_GROUP)));
+        }
+    }
+    let mut found: Vec<Candidate> = best.into_values().collect();
+    found.sort_by_key(|candidate| (candidate.host, candidate.id));
+    found
+}
+
+fn keep_best(best: &mut HashMap<(u32, Id), Candidate>, found: Vec<Candidate>) {
+    for candidate in found {
+        match best.get_mut(&(candidate.host, candidate.id)) {
+            Some(kept) if kept.bits >= candidate.bits => {}
+            Some(kept) => *kept = candidate,
+            None => {
+                best.insert((candidate.host, candidate.id), candidate);
+            }
+        }
+    }
+}
+
+fn in_groups<'a>(peers: &Peers<'a>, groups: &PeerGroups) -> Vec<Peers<'a>> {
+    let of_group = |(number, group): (usize, &super::peers::PeerGroup)| {
+        let compared = &peers.compared & &group.hosts;
+        let answered = &peers.answered & &group.hosts;
+        let is_all = compared == peers.compared;
+        let without = peers.without.clone();
+        let group = Some(number);
+        (!is_all).then(|| Peers { answered, count: compared.len(), compared, without, group })
+    };
+    groups.groups.iter().enumerate().filter_map(of_group).collect()
+}
+
+fn lacks(lines: &Lines, things: &[Group], (peers, expected): (&Peers<'_>, f64)) -> Vec<Candidate> {
+    if peers.count < FEWEST_PEERS_FOR_MISSING {
+        return Vec::new();
+    }
+    let mut found: Vec<Candidate> = Vec::new();
+    for thing in things {
+        let have = &thing.members & &peers.compared;
+        if (have.len() as f64) < peers.count as f64 * expected {
+            continue;
+        }
+        let line = lines.most_common(thing);
+        let lacking = &peers.answered - &have;
+        let place = lacking.len() as f64 / (peers.count + 1) as f64;
+        found.extend(lacking.iter().map(|host| Candidate {
+            bits: -place.log2(),
+            group: peers.group,
+            hosts_with_row: have.len(),
+            hosts_answered: peers.count,
+            hosts_with_thing: have.len(),
+            id: thing.id,
+            strict: None,
+            ..Candidate::new(Method::Missing, FindingKind::Missing, host, Subject::Line(line))
+        }));
+    }
+    calibrate(&mut found, peers.count);
+    found
+}
+
+/// No more bits than the share of hosts gives that lack something as common.
+fn calibrate(found: &mut [Candidate], hosts: u64) {
+    let mut most: HashMap<u32, f64> = HashMap::new();
+    for candidate in found.iter() {
+        let most = most.entry(candidate.host).or_default();
+        *most = most.max(candidate.bits);
+    }
+    let mut most: Vec<f64> = most.into_values().collect();
+    most.sort_by(f64::total_cmp);
+    for candidate in found {
+        let as_odd = most.len() - most.partition_point(|bits| *bits < candidate.bits);
+        candidate.bits = (hosts as f64 / as_odd as f64).log2().clamp(0.0, candidate.bits);
+    }
+}
+
+/// Hosts whose agents return the same identity columns are compared with each other. A few that lack some are compared
+/// with everybody, by the columns that they have: an old agent is no compromise, and leaving a column out no hiding
+/// place. Hosts without rows can lack what the largest group has.
+fn peers<'a>(lines: &Lines, answers: &'a TableAnswers) -> Vec<Peers<'a>> {
+    let is_identity =
+        |name: &&str| lines.spec.column(name).is_some_and(|column| column.in_identity(Strength::Strict));
+    let mut by_columns: BTreeMap<Vec<&str>, RoaringBitmap> = BTreeMap::new();
+    for (columns, hosts) in &answers.by_columns {
+        let without: Vec<&str> = columns.split(',').filter(is_identity).collect();
+        *by_columns.entry(without).or_default() |= hosts;
+    }
+    let heard = answers.heard.len();
+    let largest = by_columns.values().map(RoaringBitmap::len).max().unwrap_or_default();
+    let mut empty = Some(answers.without_rows.clone());
+    let mut all = Vec::new();
+    for (without, hosts) in by_columns {
+        let is_own_kind = hosts.len() >= FEWEST_PEERS && hosts.len() as f64 >= heard as f64 * OWN_KIND;
+        let compared = if is_own_kind { &hosts | &answers.without_rows } else { answers.heard.clone() };
+        let mut judged = hosts;
+        if judged.len() == largest
+            && let Some(empty) = empty.take()
+        {
+            judged |= empty;
+        }
+        let without = if is_own_kind { Vec::new() } else { without };
+        let answered = &judged & &answers.answered;
+        all.push(Peers { answered, count: compared.len(), compared, without, group: None });
+    }
+    all
+}
+
