@@ -50,17 +50,23 @@ pub enum Method {
     Frequency,
     /// Against a named baseline.
     Baseline,
+    /// Peer groups: which hosts are of one kind.
+    Cluster,
+    /// Rows of several tables that stand on the same hosts.
+    Campaigns,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 2] = [Self::Baseline, Self::Frequency];
+    pub const ALL: [Self; 4] = [Self::Baseline, Self::Frequency, Self::Cluster, Self::Campaigns];
 
     /// The name on the command line and in outputs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Frequency => "frequency",
             Self::Baseline => "baseline",
+            Self::Cluster => "cluster",
+            Self::Campaigns => "campaigns",
         }
     }
 }

@@ -10,6 +10,7 @@ mod explain;
 mod fleet;
 mod frequency;
 mod lines;
+mod peers;
 mod rank;
 mod score;
 
@@ -75,11 +76,18 @@ pub async fn analyze(
         let (seconds, lines) = (started.elapsed().as_secs_f64(), table.lines.lines.len());
         tracing::info!(table = table.name(), lines, candidates = count, seconds, "analysed table");
     }
+    let mut groups = peers::PeerGroups::default();
+    if request.methods.contains(&Method::Cluster) {
+        groups = peers::peer_groups(&loaded, &state);
+        scored.extend(peers::misplaced(&groups, &loaded, &state));
+    }
     let heard = state.heard().len();
     let compared = !known.is_empty() || (request.methods.contains(&Method::Frequency) && heard >= 3);
-    let hosts = rank::rank(&state, scored, &common, compared);
+    let mut hosts = rank::rank(&state, scored, &common, compared);
+    groups.note_in(&mut hosts, &state);
     let mut warnings = manifest.warnings.clone();
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));
+    warnings.extend(groups.warnings());
     Ok(Analysis {
         schema_version: SCHEMA_VERSION,
         diffy_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -98,7 +106,7 @@ pub async fn analyze(
         tables_compared: if compared { compared_tables(&state, &tables) } else { 0 },
         warnings,
         hosts,
-        peer_groups: Vec::new(),
+        peer_groups: groups.shown(),
         campaigns: Vec::new(),
     })
 }
