@@ -114,7 +114,7 @@ impl Explainer<'_> {
         let given = self.given(candidate, &row);
         let spec = &self.lines.spec;
         Finding {
-            id: finding_id(&spec.name, candidate, host),
+            id: finding_id(&spec.name, (candidate.kind, &candidate.id), host),
             table: spec.name.clone(),
             kind: candidate.kind,
             score: (score * 10.0).round() / 10.0,
@@ -207,8 +207,8 @@ fn likeness(mine: &Option<String>, theirs: &Option<String>) -> f64 {
 }
 
 /// The same row of the same host has the same id in the next analysis.
-fn finding_id(table: &str, candidate: &Candidate, host: &str) -> String {
-    let parts = [table.as_bytes(), candidate.kind.as_str().as_bytes(), &candidate.id, host.as_bytes()];
+pub(super) fn finding_id(table: &str, (kind, id): (FindingKind, &Id), host: &str) -> String {
+    let parts = [table.as_bytes(), kind.as_str().as_bytes(), id, host.as_bytes()];
     digest(&parts).to_hex()[..16].to_owned()
 }
 

@@ -4,6 +4,7 @@
 //! in the same place; `explain` says why. Raw rows are read only for what is shown.
 
 mod baseline;
+mod campaigns;
 mod candidate;
 mod cause;
 mod explain;
@@ -66,25 +67,32 @@ pub async fn analyze(
     let tables = chosen_tables(&state, request)?;
     let loaded = load((engine, catalog), manifest, &state, &tables).await?;
     let mut scored: Vec<Scored> = Vec::new();
-    let mut common = rank::CommonRows::new(state.hosts.len());
-    for table in &loaded {
-        let started = std::time::Instant::now();
-        common.count(&table.lines, table.answers);
-        let candidates = candidates(table, request, &known);
-        let count = candidates.len();
-        scored.extend(findings(engine, manifest, (table, &state), candidates).await?);
-        let (seconds, lines) = (started.elapsed().as_secs_f64(), table.lines.lines.len());
-        tracing::info!(table = table.name(), lines, candidates = count, seconds, "analysed table");
-    }
     let mut groups = peers::PeerGroups::default();
     if request.methods.contains(&Method::Cluster) {
         groups = peers::peer_groups(&loaded, &state);
         scored.extend(peers::misplaced(&groups, &loaded, &state));
     }
+    let mut campaigns = campaigns::Campaigns::default();
+    if request.methods.contains(&Method::Campaigns) {
+        campaigns = campaigns::campaigns(&loaded, &groups, &state);
+    }
+    let mut common = rank::CommonRows::new(state.hosts.len());
+    for (number, table) in loaded.iter().enumerate() {
+        let started = std::time::Instant::now();
+        common.count(&table.lines, table.answers);
+        let candidates = candidates(table, request, &known);
+        let count = candidates.len();
+        let extra = campaigns.candidates(number, table);
+        scored.extend(findings(engine, manifest, (table, &state), (candidates, extra)).await?);
+        let (seconds, lines) = (started.elapsed().as_secs_f64(), table.lines.lines.len());
+        tracing::info!(table = table.name(), lines, candidates = count, seconds, "analysed table");
+    }
+    campaigns.tell(&mut scored, &loaded, &state);
     let heard = state.heard().len();
     let compared = !known.is_empty() || (request.methods.contains(&Method::Frequency) && heard >= 3);
     let mut hosts = rank::rank(&state, scored, &common, compared);
     groups.note_in(&mut hosts, &state);
+    campaigns.raise(&mut hosts, &state);
     let mut warnings = manifest.warnings.clone();
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));
     warnings.extend(groups.warnings());
@@ -107,7 +115,7 @@ pub async fn analyze(
         warnings,
         hosts,
         peer_groups: groups.shown(),
-        campaigns: Vec::new(),
+        campaigns: campaigns.shown(&state),
     })
 }
 
@@ -166,10 +174,14 @@ async fn findings(
     engine: &Engine,
     manifest: &Manifest,
     (table, state): (&Loaded<'_>, &FleetState),
-    candidates: Vec<Candidate>,
+    (mut candidates, extra): (Vec<Candidate>, Vec<(Candidate, f64)>),
 ) -> Result<Vec<Scored>> {
     let lines = &table.lines;
-    let scores = score::scores(&candidates, lines.spec.weight)?;
+    let mut scores = score::scores(&candidates, lines.spec.weight)?;
+    for (candidate, score) in extra {
+        candidates.push(candidate);
+        scores.push(score);
+    }
     let kept = rank::worth_showing(candidates, scores);
     let mut ids: Vec<Id> = kept.iter().filter_map(|(candidate, _)| candidate.strict).collect();
     ids.sort_unstable();

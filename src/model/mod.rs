@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 mod findings;
 
 pub use self::findings::{
-    Analysis, BaselineRef, Campaign, Finding, FindingKind, Given, HistoryRef, HostCoverage, HostResult,
+    Analysis, BaselineRef, Campaign, CampaignRow, Finding, FindingKind, Given, HistoryRef, HostCoverage, HostResult,
     Nearest, PeerGroup, Row, SCHEMA_VERSION, Verdict,
 };
 

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 
+pub(super) use self::describe::row_name;
 use self::facts::Fact;
 use self::features::TableFeatures;
 pub(super) use self::misplaced::misplaced;
