@@ -19,6 +19,9 @@ const DRIVERS: [&str; 22] = [
     "ahci", "amd", "ata_", "crc", "e1000", "ena", "floppy", "hv_", "i2c", "igb", "intel", "ixgbe", "kvm", "megaraid",
     "mlx", "mpt", "nvidia", "nvme", "t10", "virtio", "vmw", "xen",
 ];
+/// Columns of ports and addresses.
+const ADDRESSES: [&str; 6] =
+    ["address", "local_address", "local_port", "port", "remote_address", "remote_port"];
 /// Tables that say on what a host runs.
 const HARDWARE: [&str; 4] = ["system_info", "ec2_instance_metadata", "interface_addresses", "mounts"];
 /// Processes that a login brings.
@@ -64,6 +67,17 @@ impl<'a> Part<'a> {
         text.len() >= SHORTEST && self.values.iter().any(|(_, value)| value.to_lowercase().contains(text))
     }
 
+    /// One of the kernel's own, which have neither path nor command line.
+    fn is_kernel_thread(&self) -> bool {
+        self.table == "processes" && self.value("path").is_empty() && self.value("cmdline").is_empty()
+    }
+
+    /// A kernel thread of one processor: `migration/2`.
+    fn is_of_a_processor(&self) -> bool {
+        let number = self.value("name").rsplit_once('/').map_or("", |(_, number)| number);
+        self.is_kernel_thread() && number.starts_with(|c: char| c.is_ascii_digit())
+    }
+
     fn is_new(&self, column: &str) -> bool {
         self.only.iter().any(|(name, _)| name == column)
     }
@@ -90,7 +104,17 @@ enum Cause {
 pub(super) fn explained(parts: &[Part<'_>]) -> Vec<Option<String>> {
     let causes = causes(parts);
     let of = |part: &Part<'_>| causes.iter().find(|cause| cause.explains(part)).map(Cause::words);
-    parts.iter().map(of).collect()
+    let mut explained: Vec<Option<String>> = parts.iter().map(of).collect();
+    // Where most rows came with a package, so did the ports and addresses of programs that others have too.
+    let package = causes.iter().find(|cause| matches!(cause, Cause::Package { .. })).map(Cause::words);
+    if explained.iter().flatten().count() * 2 >= parts.len() {
+        for (part, explained) in parts.iter().zip(&mut explained) {
+            if explained.is_none() && part.only.iter().all(|(column, _)| ADDRESSES.contains(&column.as_str())) {
+                explained.clone_from(&package);
+            }
+        }
+    }
+    explained
 }
 
 fn causes(parts: &[Part<'_>]) -> Vec<Cause> {
@@ -121,8 +145,13 @@ fn hardware(parts: &[Part<'_>]) -> Option<Cause> {
         parts.iter().filter(|part| is_driver(part)).map(|part| part.value("name").to_owned()).collect();
     let kind = parts.iter().find(|part| part.is_new("instance_type") || part.is_new("hardware_model"));
     let kind = kind.map(|part| format!("{}{}", part.value("instance_type"), part.value("hardware_model")));
-    let named: Vec<String> = kind.into_iter().chain(drivers.iter().take(3).map(|name| format!("module {name}"))).collect();
-    (drivers.len() >= FEWEST_DRIVERS || named.len() > drivers.len()).then_some(Cause::Hardware(named))
+    let processors = parts.iter().filter(|part| part.is_of_a_processor()).count() >= FEWEST_DRIVERS;
+    let mut named: Vec<String> = kind.into_iter().collect();
+    named.extend(processors.then(|| "number of processors".to_owned()));
+    if drivers.len() >= FEWEST_DRIVERS {
+        named.extend(drivers.iter().take(3).map(|name| format!("module {name}")));
+    }
+    (!named.is_empty()).then_some(Cause::Hardware(named))
 }
 
 fn is_driver(part: &Part<'_>) -> bool {
@@ -165,6 +194,7 @@ impl Cause {
             Self::Hardware(_) => {
                 HARDWARE.contains(&part.table)
                     || is_driver(part)
+                    || part.is_kernel_thread()
                     || (part.table == "systemd_units" && part.value("id").starts_with("dev-"))
             }
             Self::Login(_) => {

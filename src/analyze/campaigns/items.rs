@@ -20,6 +20,9 @@ pub(super) struct Item {
     /// The lines of the row.
     pub(super) lines: Vec<usize>,
     pub(super) members: RoaringBitmap,
+    /// For one more content: how much it departs from what is usual, 0 to 1. A setting that takes one of several
+    /// values (a zone, a size) departs from nothing.
+    pub(super) departs: f64,
 }
 
 /// All rows on 2 hosts to 60 % of those that were heard.
@@ -35,13 +38,22 @@ pub(super) fn items(tables: &[Loaded<'_>]) -> Vec<Item> {
             id: group.id,
             lines: group.lines,
             members,
+            departs: 1.0,
         };
         for thing in table.lines.loose().into_iter().filter(|thing| thing.members.len() >= FEWEST) {
             let members = &thing.members & heard;
-            for content in table.lines.strict(&thing) {
+            let contents = table.lines.strict(&thing);
+            let usual = contents.iter().max_by_key(|content| content.members.len()).map(|content| content.id);
+            let second = contents.iter().filter(|content| Some(content.id) != usual);
+            let second = second.max_by_key(|content| content.members.len()).map(|content| content.id);
+            for content in &contents {
                 let with_content = &content.members & heard;
                 if is_some(with_content.len()) && with_content.len() < members.len() {
-                    items.push(item(content, FindingKind::Variant, with_content));
+                    let other = if Some(content.id) == usual { second } else { usual };
+                    let other = contents.iter().find(|content| Some(content.id) == other);
+                    let departs = departs(&members, &with_content, other.map(|other| &other.members));
+                    let variant = item(content.clone(), FindingKind::Variant, with_content);
+                    items.push(Item { departs, ..variant });
                 }
             }
             if is_some(members.len()) {
@@ -50,4 +62,12 @@ pub(super) fn items(tables: &[Loaded<'_>]) -> Vec<Item> {
         }
     }
     items
+}
+
+/// The share of the hosts with the thing that have it otherwise, times how much these agree with each other.
+fn departs(all: &RoaringBitmap, content: &RoaringBitmap, other: Option<&RoaringBitmap>) -> f64 {
+    let others = all - content;
+    let Some(other) = other.filter(|_| !others.is_empty()) else { return 1.0 };
+    let agree = others.intersection_len(other) as f64 / others.len() as f64;
+    (2.0 * agree - 1.0).max(0.0) * others.len() as f64 / all.len() as f64
 }

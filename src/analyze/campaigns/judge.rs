@@ -17,7 +17,9 @@ const CONTENT: f64 = 0.6;
 /// What is left of the score when everything is explained.
 const EXPLAINED: f64 = 0.2;
 /// What one and two causes are worth; three and more count in full.
-const CAUSES: [f64; 2] = [0.5, 0.85];
+const CAUSES: [f64; 2] = [0.7, 0.9];
+/// What is left where a set is within one of several groups: variants of one role are common.
+const WITHIN_ONE_GROUP: f64 = 0.7;
 /// Bits above chance from which on a set is no coincidence.
 const NO_CHANCE_BITS: f64 = 10.0;
 /// Scores approach 100 by this: a sum of worths of 2 is worth 78.
@@ -72,11 +74,13 @@ impl Judge<'_> {
         if self.groups.groups.is_empty() {
             return smaller(members.len(), self.hosts) as f64 / members.len() as f64;
         }
+        let touched = self.groups.groups.iter().filter(|group| !group.hosts.is_disjoint(members)).count();
+        let across = if touched == 1 && self.groups.groups.len() > 1 { WITHIN_ONE_GROUP } else { 1.0 };
         let in_groups = self.groups.groups.iter().map(|group| {
             let inside = group.hosts.intersection_len(members);
             smaller(inside, group.hosts.len())
         });
-        in_groups.sum::<u64>() as f64 / members.len() as f64
+        across * in_groups.sum::<u64>() as f64 / members.len() as f64
     }
 
     /// Many rows on pairs of hosts meet by chance; on 24 of 60 hosts none do.
@@ -137,7 +141,7 @@ impl Judge<'_> {
             FindingKind::Variant if is_new => CONTENT,
             _ if is_new => 1.0,
             _ => COMBINATION,
-        };
+        } * part.item.departs;
         let line = part.item.lines.first().copied().unwrap_or_default();
         (table.lines.spec.weight * worth + super::prior(table, line)).min(1.0)
     }

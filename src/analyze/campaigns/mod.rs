@@ -30,7 +30,7 @@ const LOOKED_AT: usize = 300;
 const REPORTED: usize = 25;
 const ROWS_SHOWN: usize = 6;
 /// A weaker campaign is noise.
-const WORTH_REPORTING: f64 = 5.0;
+const WORTH_REPORTING: f64 = 8.0;
 /// From this score on the rows of a campaign that nothing explains are findings of its hosts.
 const UNEXPLAINED: f64 = 60.0;
 /// Rows of one campaign that become findings of each host.
