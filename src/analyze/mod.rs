@@ -14,6 +14,8 @@ mod lines;
 mod peers;
 mod rank;
 mod score;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeSet;
 

@@ -2,11 +2,13 @@
 //!
 //! Each row is explained or not by itself: a package does not explain what merely came on the same hosts.
 
+use roaring::RoaringBitmap;
+
 use super::super::lines::Loaded;
 use super::items::Item;
-use super::values::Values;
+use super::values::{Values, identity_values};
+use crate::catalog::Strength;
 use crate::model::FindingKind;
-use roaring::RoaringBitmap;
 
 /// Shorter parts of names match by chance.
 const SHORTEST: usize = 4;
@@ -16,8 +18,8 @@ const FEWEST_DRIVERS: usize = 2;
 const INSTALLED: [&str; 7] = ["/usr/", "/bin/", "/sbin/", "/lib", "/opt/", "/etc/", "/boot/"];
 /// Starts of the names of drivers for what a machine, real or virtual, is made of.
 const DRIVERS: [&str; 22] = [
-    "ahci", "amd", "ata_", "crc", "e1000", "ena", "floppy", "hv_", "i2c", "igb", "intel", "ixgbe", "kvm", "megaraid",
-    "mlx", "mpt", "nvidia", "nvme", "t10", "virtio", "vmw", "xen",
+    "ahci", "amd", "ata_", "crc", "e1000", "ena", "floppy", "hv_", "i2c", "igb", "intel", "ixgbe", "kvm",
+    "megaraid", "mlx", "mpt", "nvidia", "nvme", "t10", "virtio", "vmw", "xen",
 ];
 /// Columns of ports and addresses.
 const ADDRESSES: [&str; 6] =
@@ -50,7 +52,7 @@ impl<'a> Part<'a> {
         Self {
             item,
             table: tables[item.table].name(),
-            values: super::values::identity_values(tables, item).into_iter().collect(),
+            values: identity_values(tables, item, Strength::Strict).into_iter().collect(),
             only: values.only_of(tables, item, members),
         }
     }
@@ -87,7 +89,8 @@ impl<'a> Part<'a> {
         let tells = |(_, value): &&(String, String)| value.len() >= SHORTEST;
         let contains = |a: &str, b: &str| a.contains(b) || b.contains(a);
         let mine = self.only.iter().filter(tells);
-        mine.clone().any(|(_, mine)| other.only.iter().filter(tells).any(|(_, theirs)| contains(mine, theirs)))
+        mine.clone()
+            .any(|(_, mine)| other.only.iter().filter(tells).any(|(_, theirs)| contains(mine, theirs)))
     }
 }
 
@@ -109,7 +112,8 @@ pub(super) fn explained(parts: &[Part<'_>]) -> Vec<Option<String>> {
     let package = causes.iter().find(|cause| matches!(cause, Cause::Package { .. })).map(Cause::words);
     if explained.iter().flatten().count() * 2 >= parts.len() {
         for (part, explained) in parts.iter().zip(&mut explained) {
-            if explained.is_none() && part.only.iter().all(|(column, _)| ADDRESSES.contains(&column.as_str())) {
+            if explained.is_none() && part.only.iter().all(|(column, _)| ADDRESSES.contains(&column.as_str()))
+            {
                 explained.clone_from(&package);
             }
         }
@@ -121,7 +125,8 @@ fn causes(parts: &[Part<'_>]) -> Vec<Cause> {
     let mut causes = Vec::new();
     let image = parts.iter().find(|part| part.table == "ec2_instance_metadata" && part.is_new("ami_id"));
     causes.extend(image.map(|part| Cause::Image(part.value("ami_id").to_owned())));
-    let is_kernel = |name: &str| name.starts_with("linux-image-") || name == "kernel" || name.starts_with("kernel-core");
+    let is_kernel =
+        |name: &str| name.starts_with("linux-image-") || name == "kernel" || name.starts_with("kernel-core");
     for part in parts {
         if part.table == "kernel_info" {
             let version = part.value("version");
@@ -130,7 +135,8 @@ fn causes(parts: &[Part<'_>]) -> Vec<Cause> {
         } else if part.is_package() && is_kernel(part.value("name")) {
             causes.push(Cause::Kernel(part.value("name").trim_start_matches("linux-image-").to_lowercase()));
         } else if part.is_package() {
-            let version = [part.value("version"), part.value("revision")].into_iter().filter(|text| !text.is_empty());
+            let version =
+                [part.value("version"), part.value("revision")].into_iter().filter(|text| !text.is_empty());
             let version = version.collect::<Vec<&str>>().join("-");
             causes.push(Cause::Package { name: part.value("name").to_lowercase(), version });
         }
@@ -188,8 +194,13 @@ impl Cause {
             }
             Self::Package { name, .. } => {
                 let is_content = part.item.kind == FindingKind::Variant
-                    && part.values.iter().any(|(_, value)| INSTALLED.iter().any(|start| value.starts_with(start)));
-                (part.is_package() && part.value("name").eq_ignore_ascii_case(name)) || is_content || part.mentions(stem(name))
+                    && part
+                        .values
+                        .iter()
+                        .any(|(_, value)| INSTALLED.iter().any(|start| value.starts_with(start)));
+                (part.is_package() && part.value("name").eq_ignore_ascii_case(name))
+                    || is_content
+                    || part.mentions(stem(name))
             }
             Self::Hardware(_) => {
                 HARDWARE.contains(&part.table)

@@ -10,6 +10,9 @@ const MOST: f64 = 0.6;
 /// Fewest hosts that can be one.
 const FEWEST: u64 = 2;
 
+/// A content that departs less from what is usual is one of several usual ones.
+const DEPARTS: f64 = 0.1;
+
 /// One row, by its loose id or, for one more content of a thing that others have too, by its strict id.
 #[derive(Debug, Clone)]
 pub(super) struct Item {
@@ -52,8 +55,10 @@ pub(super) fn items(tables: &[Loaded<'_>]) -> Vec<Item> {
                     let other = if Some(content.id) == usual { second } else { usual };
                     let other = contents.iter().find(|content| Some(content.id) == other);
                     let departs = departs(&members, &with_content, other.map(|other| &other.members));
-                    let variant = item(content.clone(), FindingKind::Variant, with_content);
-                    items.push(Item { departs, ..variant });
+                    if departs >= DEPARTS {
+                        let variant = item(content.clone(), FindingKind::Variant, with_content);
+                        items.push(Item { departs, ..variant });
+                    }
                 }
             }
             if is_some(members.len()) {

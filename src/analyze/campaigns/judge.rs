@@ -3,7 +3,7 @@
 use roaring::RoaringBitmap;
 
 use super::super::lines::Loaded;
-use super::super::peers::PeerGroups;
+use super::super::peers::{FEWEST_PEERS, PeerGroups};
 use super::causes::{Part, explained};
 use super::items::Item;
 use super::sets::Together;
@@ -20,6 +20,8 @@ const EXPLAINED: f64 = 0.2;
 const CAUSES: [f64; 2] = [0.7, 0.9];
 /// What is left where a set is within one of several groups: variants of one role are common.
 const WITHIN_ONE_GROUP: f64 = 0.7;
+/// From this many small groups on a set is not what they have in common.
+const MANY_KINDS: u64 = 4;
 /// Bits above chance from which on a set is no coincidence.
 const NO_CHANCE_BITS: f64 = 10.0;
 /// Scores approach 100 by this: a sum of worths of 2 is worth 78.
@@ -70,17 +72,24 @@ impl Judge<'_> {
     /// 0 where the set is made of whole peer groups, 1 where it takes the smaller part of each: the sum over the
     /// groups of the smaller of the parts inside and outside, over the size of the set.
     fn misfit(&self, members: &RoaringBitmap) -> f64 {
-        let smaller = |inside: u64, of: u64| inside.min(of - inside);
+        let size = members.len();
         if self.groups.groups.is_empty() {
-            return smaller(members.len(), self.hosts) as f64 / members.len() as f64;
+            return size.min(self.hosts - size) as f64 / size as f64;
         }
-        let touched = self.groups.groups.iter().filter(|group| !group.hosts.is_disjoint(members)).count();
-        let across = if touched == 1 && self.groups.groups.len() > 1 { WITHIN_ONE_GROUP } else { 1.0 };
-        let in_groups = self.groups.groups.iter().map(|group| {
+        let (mut cut, mut whole, mut wholes, mut touched) = (0, 0, 0, 0);
+        for group in &self.groups.groups {
             let inside = group.hosts.intersection_len(members);
-            smaller(inside, group.hosts.len())
-        });
-        across * in_groups.sum::<u64>() as f64 / members.len() as f64
+            touched += usize::from(inside > 0);
+            cut += inside.min(group.hosts.len() - inside);
+            if inside == group.hosts.len() && inside < FEWEST_PEERS {
+                whole += inside;
+                wholes += 1;
+            }
+        }
+        // A few hosts of their own kind among others, or many of many kinds, are no group that explains the set.
+        let cut = if cut * 2 >= size || wholes >= MANY_KINDS { cut + whole } else { cut };
+        let across = if touched == 1 && self.groups.groups.len() > 1 { WITHIN_ONE_GROUP } else { 1.0 };
+        across * cut as f64 / size as f64
     }
 
     /// Many rows on pairs of hosts meet by chance; on 24 of 60 hosts none do.
@@ -98,8 +107,12 @@ impl Judge<'_> {
         let part = |item: &usize| Part::new(self.tables, values, (&self.items[*item], &set.members));
         let parts: Vec<Part<'_>> = chosen.iter().map(part).collect();
         let explained = explained(&parts);
-        let open: Vec<&Part<'_>> =
-            parts.iter().zip(&explained).filter(|(_, explained)| explained.is_none()).map(|(part, _)| part).collect();
+        let open: Vec<&Part<'_>> = parts
+            .iter()
+            .zip(&explained)
+            .filter(|(_, explained)| explained.is_none())
+            .map(|(part, _)| part)
+            .collect();
         let all: Vec<&Part<'_>> = parts.iter().collect();
         let is_open = tables(&open).len() > 1;
         let counted = if is_open { open } else { all };
@@ -108,7 +121,12 @@ impl Judge<'_> {
         let mut rows: Vec<JudgedRow> = Vec::new();
         for ((item, part), explained_by) in chosen.iter().zip(&parts).zip(&explained) {
             let only = part.only.iter().map(|(column, _)| column.clone()).collect();
-            rows.push(JudgedRow { item: *item, worth: self.worth(part), explained_by: explained_by.clone(), only });
+            rows.push(JudgedRow {
+                item: *item,
+                worth: self.worth(part),
+                explained_by: explained_by.clone(),
+                only,
+            });
         }
         rows.sort_by(|a, b| {
             let order = (a.explained_by.is_some()).cmp(&b.explained_by.is_some());

@@ -32,7 +32,7 @@ const ROWS_SHOWN: usize = 6;
 /// A weaker campaign is noise.
 const WORTH_REPORTING: f64 = 8.0;
 /// From this score on the rows of a campaign that nothing explains are findings of its hosts.
-const UNEXPLAINED: f64 = 60.0;
+const UNEXPLAINED: f64 = 40.0;
 /// Rows of one campaign that become findings of each host.
 const MOST_FINDINGS: usize = 12;
 /// Scores of hosts in such a campaign: they are to be reviewed, and the stronger the campaign the earlier.
@@ -92,7 +92,12 @@ fn sizes(items: &[Item], hosts: usize) -> Vec<u32> {
     sizes
 }
 
-fn found(judged: Judged, (tables, items): (&[Loaded<'_>], &[Item]), groups: &PeerGroups, hosts: u64) -> Found {
+fn found(
+    judged: Judged,
+    (tables, items): (&[Loaded<'_>], &[Item]),
+    groups: &PeerGroups,
+    hosts: u64,
+) -> Found {
     let mut rows: Vec<&JudgedRow> = judged.rows.iter().collect();
     // One of each table first.
     let mut seen: HashMap<usize, usize> = HashMap::new();
@@ -190,9 +195,12 @@ impl Campaigns {
     pub(super) fn candidates(&self, number: usize, table: &Loaded<'_>) -> Vec<(Candidate, f64)> {
         let mut found = Vec::new();
         for campaign in self.found.iter().filter(|campaign| campaign.is_unexplained()) {
-            for (row, item) in campaign.open_rows().take(MOST_FINDINGS).filter(|(_, item)| item.table == number) {
+            for (row, item) in
+                campaign.open_rows().take(MOST_FINDINGS).filter(|(_, item)| item.table == number)
+            {
                 for host in &item.members & &campaign.judged.members {
-                    let line = item.lines.iter().find(|line| table.lines.lines[**line].members.contains(host));
+                    let line =
+                        item.lines.iter().find(|line| table.lines.lines[**line].members.contains(host));
                     let Some(line) = line else { continue };
                     let candidate = candidate((row, item), table, (host, *line));
                     found.push((candidate, campaign.judged.score));
@@ -262,11 +270,7 @@ impl Campaigns {
     }
 }
 
-fn candidate(
-    (row, item): (&JudgedRow, &Item),
-    table: &Loaded<'_>,
-    (host, line): (u32, usize),
-) -> Candidate {
+fn candidate((row, item): (&JudgedRow, &Item), table: &Loaded<'_>, (host, line): (u32, usize)) -> Candidate {
     Candidate {
         host,
         kind: item.kind,
@@ -281,5 +285,161 @@ fn candidate(
         method: Method::Campaigns,
         id: item.id,
         strict: Some(table.lines.lines[line].strict),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Fleet;
+    use super::*;
+
+    const VICTIMS: [u32; 6] = [3, 11, 20, 34, 47, 58];
+
+    /// Sixty hosts of one kind, with settings of three zones and noise of their own.
+    fn fleet() -> Fleet {
+        let mut fleet = Fleet::new(60, |host| format!("web-{host}"));
+        for table_row in 0..30 {
+            fleet.row("processes", &format!("name=p{table_row}|path=/usr/sbin/p{table_row}|euid=0"), 0..60);
+        }
+        for host in 0..60 {
+            fleet.row("processes", &format!("name=own|path=/run/{host}|euid=0"), [host]);
+        }
+        for zone in 0..3 {
+            let members = || (0..60).filter(|host| host % 3 == zone).collect::<Vec<u32>>();
+            fleet.row("hash", &format!("path=/etc/resolv.conf|sha256={zone}"), members());
+            fleet.row("process_envs", &format!("key=ZONE|name=p1|value=zone-{zone}"), members());
+        }
+        fleet
+    }
+
+    fn worm(fleet: &mut Fleet, victims: &[u32]) {
+        let victims = || victims.iter().copied();
+        fleet.row("processes", "name=netd|path=/usr/lib/netd/netd|euid=0", victims());
+        fleet.row("crontab", "command=/usr/lib/netd/netd -d|path=/etc/cron.d/netd", victims());
+        fleet.row("users", "username=support|uid=0|directory=/root|shell=/bin/sh", victims());
+        fleet.row("users", "username=root|uid=0|directory=/root|shell=/bin/sh", 0..60);
+    }
+
+    fn found(fleet: &Fleet) -> Vec<model::Campaign> {
+        campaigns(&fleet.loaded(), &PeerGroups::default(), &fleet.state).shown(&fleet.state)
+    }
+
+    #[test]
+    fn rows_of_three_tables_on_the_same_hosts_are_a_campaign() {
+        let mut fleet = fleet();
+        worm(&mut fleet, &VICTIMS);
+        let found = found(&fleet);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!(found[0].tables, ["crontab", "processes", "users"]);
+        assert_eq!(found[0].hosts.len(), 6);
+        assert_eq!(found[0].explained_by, None);
+        assert!(found[0].score >= 60.0, "{}", found[0].score);
+        assert!(
+            found[0].reason.starts_with("the same 6 of 60 hosts have 3 rows of crontab, processes and users")
+        );
+    }
+
+    #[test]
+    fn a_settings_three_values_are_none() {
+        assert_eq!(found(&fleet()), []);
+    }
+
+    #[test]
+    fn a_row_that_one_host_lost_belongs_all_the_same() {
+        let mut fleet = fleet();
+        let victims: Vec<u32> = (1..60).step_by(4).collect();
+        worm(&mut fleet, &victims);
+        fleet.row("listening_ports", "port=4444|protocol=6|family=2|name=netd", victims[1..].iter().copied());
+        let found = found(&fleet);
+        assert_eq!(found[0].tables, ["crontab", "listening_ports", "processes", "users"]);
+        assert_eq!(found[0].hosts.len(), 15);
+    }
+
+    #[test]
+    fn a_host_that_did_not_answer_a_table_is_not_compared_in_it() {
+        let mut fleet = fleet();
+        let victims: Vec<u32> = (0..60).step_by(4).collect();
+        worm(&mut fleet, &victims);
+        for host in [0, 4, 8] {
+            fleet.silence("crontab", host);
+        }
+        let found = found(&fleet);
+        assert_eq!(found[0].tables, ["crontab", "processes", "users"], "{found:#?}");
+    }
+
+    #[test]
+    fn a_package_explains_what_carries_its_name() {
+        let mut fleet = fleet();
+        fleet.row("deb_packages", "name=telemetry-agent|arch=amd64|version=1.2|revision=3", VICTIMS);
+        fleet.row("processes", "name=telemetry-agent|path=/usr/bin/telemetry-agent|euid=0", VICTIMS);
+        fleet.row("systemd_units", "id=telemetry-agent.service", VICTIMS);
+        let before = found(&fleet);
+        assert_eq!(before[0].explained_by.as_deref(), Some("package telemetry-agent 1.2-3"));
+        assert!(before[0].score < 20.0, "{}", before[0].score);
+        // And nothing else.
+        worm(&mut fleet, &VICTIMS);
+        let after = found(&fleet);
+        assert_eq!(after[0].explained_by, None);
+        assert_eq!(after[0].tables, ["crontab", "processes", "users"]);
+    }
+
+    #[test]
+    fn whole_peer_groups_are_no_campaign() {
+        let mut fleet = Fleet::new(60, |host| format!("host-{host}"));
+        for (role, members) in [("web", 0..30), ("db", 30..60)] {
+            for number in 0..20 {
+                fleet.row(
+                    "processes",
+                    &format!("name={role}{number}|path=/srv/{role}{number}"),
+                    members.clone(),
+                );
+                fleet.row("systemd_units", &format!("id={role}{number}.service"), members.clone());
+                fleet.row("deb_packages", &format!("name={role}{number}|version=1"), members.clone());
+            }
+        }
+        let groups = super::super::peers::peer_groups(&fleet.loaded(), &fleet.state);
+        assert_eq!(groups.groups.len(), 2);
+        let found = campaigns(&fleet.loaded(), &groups, &fleet.state).shown(&fleet.state);
+        assert_eq!(found, []);
+    }
+
+    #[test]
+    fn every_row_of_an_unexplained_campaign_is_a_candidate_on_each_of_its_hosts() {
+        let mut fleet = fleet();
+        worm(&mut fleet, &VICTIMS);
+        let loaded = fleet.loaded();
+        let found = campaigns(&loaded, &PeerGroups::default(), &fleet.state);
+        let candidates =
+            loaded.iter().enumerate().map(|(number, table)| found.candidates(number, table).len());
+        assert_eq!(candidates.sum::<usize>(), 18);
+    }
+
+    #[test]
+    fn ten_thousand_hosts() {
+        let hosts: u32 = if option_env!("DIFFY_BENCH").is_some() { 10_000 } else { 1_000 };
+        let mut fleet = Fleet::new(hosts, |host| format!("web-{host}"));
+        for number in 0..hosts * 60 {
+            let table = ["processes", "deb_packages", "suid_bin"][number as usize % 3];
+            let column = if table == "deb_packages" { "name" } else { "path" };
+            let several = if number % 30 == 0 { number / 60 % 40 + 1 } else { 1 };
+            let members =
+                (0..several).map(|step| (number.wrapping_mul(2_654_435_761).rotate_left(step)) % hosts);
+            fleet.row(table, &format!("{column}=/x/{number}"), members.collect::<Vec<u32>>());
+        }
+        for number in 0..600 {
+            let has = |host: &u32| (host * 31 + number * 17) % 997 > number % 600;
+            fleet.row("systemd_units", &format!("id=u{number}"), (0..hosts).filter(has));
+        }
+        let victims: Vec<u32> = (0..hosts).step_by(3).collect();
+        worm(&mut fleet, &victims);
+        let (loaded, started) = (fleet.loaded(), std::time::Instant::now());
+        let groups = super::super::peers::peer_groups(&loaded, &fleet.state);
+        let peers = started.elapsed();
+        let found = campaigns(&loaded, &groups, &fleet.state).shown(&fleet.state);
+        tracing::info!(?peers, all = ?started.elapsed(), "bench");
+        assert_eq!(found[0].tables, ["crontab", "processes", "users"]);
+        if option_env!("DIFFY_BENCH").is_some() {
+            panic!("{hosts} hosts: peers {peers:?}, with campaigns {:?}", started.elapsed());
+        }
     }
 }

@@ -98,7 +98,12 @@ impl Index {
 
     fn near(&self, set: usize) -> BTreeSet<usize> {
         let bands = self.bands[set].iter().copied().enumerate();
-        bands.filter_map(|band| self.sets.get(&band)).flatten().copied().filter(|other| *other != set).collect()
+        bands
+            .filter_map(|band| self.sets.get(&band))
+            .flatten()
+            .copied()
+            .filter(|other| *other != set)
+            .collect()
     }
 }
 

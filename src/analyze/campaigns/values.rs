@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 
 use super::super::lines::Loaded;
 use super::items::Item;
-use crate::catalog::Strength;
+use crate::catalog::{OWN_COLUMNS, Strength};
 use crate::model::FindingKind;
 
 /// A value is of the campaign when this share of the hosts that have it is in it.
@@ -28,7 +28,7 @@ impl Values {
     pub(super) fn of<'a>(tables: &[Loaded<'_>], items: impl Iterator<Item = &'a Item>) -> Self {
         let mut wanted: HashMap<(usize, String), HashMap<String, RoaringBitmap>> = HashMap::new();
         for item in items {
-            for (column, value) in identity_values(tables, item) {
+            for (column, value) in identity_values(tables, item, strength(item)) {
                 wanted.entry((item.table, column)).or_default().entry(value).or_default();
             }
         }
@@ -61,20 +61,36 @@ impl Values {
                 hosts.intersection_len(members) as f64 >= hosts.len() as f64 * OF_THE_CAMPAIGN
             })
         };
-        identity_values(tables, item).into_iter().filter(is_only).collect()
+        identity_values(tables, item, strength(item)).into_iter().filter(is_only).collect()
+    }
+}
+
+/// The id by which an item is what it is.
+fn strength(item: &Item) -> Strength {
+    match item.kind {
+        FindingKind::Variant => Strength::Strict,
+        _ => Strength::Loose,
     }
 }
 
 /// The values that make a row what it is: of the columns of its id, those that are known and not empty.
-pub(super) fn identity_values(tables: &[Loaded<'_>], item: &Item) -> BTreeSet<(String, String)> {
+pub(super) fn identity_values(
+    tables: &[Loaded<'_>],
+    item: &Item,
+    strength: Strength,
+) -> BTreeSet<(String, String)> {
     let lines = &tables[item.table].lines;
-    let strength = match item.kind {
-        FindingKind::Variant => Strength::Strict,
-        _ => Strength::Loose,
-    };
-    let columns: Vec<&str> = lines.spec.identity(strength).map(|column| column.name.as_str()).collect();
     let Some(line) = item.lines.first() else { return BTreeSet::new() };
-    let value = |name: &&str| Some(((*name).to_owned(), lines.value(*line, name).filter(|value| !value.is_empty())?));
+    let schema = lines.batches[lines.lines[*line].at.0].schema();
+    let columns: Vec<&str> = match lines.spec.declared {
+        true => lines.spec.identity(strength).map(|column| column.name.as_str()).collect(),
+        false => {
+            let all = schema.fields().iter().map(|field| field.name().as_str());
+            all.filter(|name| *name != "hosts" && !OWN_COLUMNS.contains(name)).collect()
+        }
+    };
+    let value =
+        |name: &&str| Some(((*name).to_owned(), lines.value(*line, name).filter(|value| !value.is_empty())?));
     columns.iter().filter_map(value).collect()
 }
 

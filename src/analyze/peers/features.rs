@@ -8,8 +8,6 @@ use super::super::lines::{Group, Loaded};
 
 /// A row on at least this share of the hosts recurs; a table is trusted by how much of it recurs.
 const RECURS: f64 = 0.03;
-/// A row on more than this share of the hosts tells no kinds apart.
-const UNIVERSAL: f64 = 0.97;
 /// What a row that few hosts have weighs at least: two hosts of their own kind share nothing else.
 const RARE_WEIGHT: f64 = 0.15;
 /// What a row that all hosts have weighs: much in common makes a small difference smaller.
@@ -57,12 +55,12 @@ pub(super) struct TableFeatures {
 }
 
 impl TableFeatures {
-    /// The rows of one table; none when all hosts are the same in it.
+    /// The rows of one table; none when it has none. A table in which all hosts are the same says that they are alike.
     pub(super) fn new(table: &Loaded<'_>, hosts: usize) -> Option<Self> {
         let heard = &table.answers.heard;
         let of = heard.len() as f64;
         let mut merged: HashMap<Vec<u8>, Feature> = HashMap::new();
-        let (mut own, mut rows, mut recurring, mut tells) = (vec![0.0; hosts], 0, 0, false);
+        let (mut own, mut rows, mut recurring) = (vec![0.0; hosts], 0, 0);
         for Group { members, .. } in table.lines.loose() {
             let members = members & heard;
             rows += members.len();
@@ -72,11 +70,10 @@ impl TableFeatures {
                 continue;
             }
             recurring += if share >= RECURS { members.len() } else { 0 };
-            tells |= share <= UNIVERSAL;
             let feature = merged.entry(key(&members)).or_insert(Feature { members, weight: 0.0 });
             feature.weight += weight(share);
         }
-        if rows == 0 || (!tells && own.iter().all(|own| *own == 0.0)) {
+        if rows == 0 {
             return None;
         }
         let mut features: Vec<Feature> = merged.into_values().collect();

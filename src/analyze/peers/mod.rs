@@ -122,3 +122,143 @@ pub(super) fn peer_groups(tables: &[Loaded<'_>], state: &FleetState) -> PeerGrou
     tracing::info!(groups = groups_found, seconds, "found peer groups");
     groups
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Fleet;
+    use super::*;
+
+    /// What every host has, and what each of three roles has: `kind` of a host says which.
+    fn fleet(hosts: u32, name: impl Fn(u32) -> String, kind: impl Fn(u32) -> usize) -> Fleet {
+        let mut fleet = Fleet::new(hosts, name);
+        for number in 0..40 {
+            let everybody = || 0..hosts;
+            fleet.row("processes", &format!("name=kthread{number}|euid=0"), everybody());
+            fleet.row("deb_packages", &format!("name=base{number}|arch=amd64|version=1"), everybody());
+            fleet.row("systemd_units", &format!("id=base{number}.service"), everybody());
+        }
+        for (number, role) in ["web", "db", "cache"].into_iter().enumerate() {
+            let members = || (0..hosts).filter(|host| kind(*host) == number).collect::<Vec<u32>>();
+            if members().is_empty() {
+                continue;
+            }
+            for part in ["d", "-worker", "-log"] {
+                fleet.row(
+                    "processes",
+                    &format!("name={role}{part}|path=/usr/sbin/{role}{part}|euid=33"),
+                    members(),
+                );
+                fleet.row("systemd_units", &format!("id={role}{part}.service"), members());
+            }
+            for number in 0..12 {
+                fleet.row(
+                    "deb_packages",
+                    &format!("name={role}-lib{number}|arch=amd64|version=1"),
+                    members(),
+                );
+            }
+            fleet.row("users", &format!("username={role}|uid=33|directory=/var/{role}"), members());
+        }
+        // One of its own on each host, and an administrator on some.
+        for host in 0..hosts {
+            fleet.row("processes", &format!("name=session-{host}|path=/usr/bin/sh|euid={host}"), [host]);
+        }
+        fleet.row(
+            "processes",
+            "name=bash|path=/usr/bin/bash|euid=1000",
+            (0..hosts).filter(|host| host % 7 == 0),
+        );
+        fleet.row("kernel_modules", "name=nvme|size=1", (0..hosts).filter(|host| host % 3 > 0));
+        fleet.row("kernel_modules", "name=xen_blkfront|size=1", (0..hosts).filter(|host| host % 3 == 0));
+        fleet
+    }
+
+    fn found(fleet: &Fleet) -> PeerGroups {
+        peer_groups(&fleet.loaded(), &fleet.state)
+    }
+
+    fn sizes(groups: &PeerGroups) -> Vec<u64> {
+        groups.groups.iter().map(|group| group.hosts.len()).collect()
+    }
+
+    #[test]
+    fn roles_are_groups_and_hardware_is_none() {
+        let fleet = fleet(60, |host| format!("host-{host}"), |host| [0, 0, 0, 1, 1, 2][host as usize % 6]);
+        let groups = found(&fleet);
+        assert_eq!(sizes(&groups), [30, 20, 10]);
+        assert!(groups.groups[0].described_by.contains("processes web"), "{:?}", groups.groups[0]);
+        assert!(groups.groups[0].described_by.ends_with("no other host has them"), "{:?}", groups.groups[0]);
+        assert_eq!(groups.warnings().len(), 0);
+        assert_eq!(groups.peers(0).map(RoaringBitmap::len), Some(30));
+    }
+
+    #[test]
+    fn hosts_of_one_role_are_one_group() {
+        let groups = found(&fleet(60, |host| format!("web-{host}"), |_| 0));
+        assert_eq!(sizes(&groups), [60]);
+        assert_eq!(groups.groups[0].described_by, "all hosts that can be compared");
+    }
+
+    #[test]
+    fn a_canary_raises_nobody() {
+        let mut fleet = fleet(60, |host| format!("web-{host}"), |_| 0);
+        for (table, row) in [
+            ("deb_packages", "name=app|arch=amd64|version=2"),
+            ("processes", "name=app-metrics|path=/opt/app/metrics|euid=33"),
+            ("systemd_units", "id=app-metrics.service"),
+        ] {
+            fleet.row(table, row, [3, 14, 27]);
+        }
+        assert_eq!(sizes(&found(&fleet)), [60]);
+    }
+
+    #[test]
+    fn a_host_of_its_own_kind_has_no_peers() {
+        let fleet = fleet(40, |host| format!("host-{host}"), |host| usize::from(host == 7));
+        let groups = found(&fleet);
+        assert_eq!(sizes(&groups), [39, 1]);
+        assert_eq!(groups.peers(7), None);
+        assert_eq!(groups.warnings().len(), 1);
+    }
+
+    #[test]
+    fn more_hosts_than_a_sample_holds_are_assigned() {
+        let fleet =
+            fleet(2_000, |host| format!("host-{host}"), |host| if host < 3 { 2 } else { host as usize % 2 });
+        assert_eq!(sizes(&found(&fleet)), [999, 998, 3]);
+    }
+
+    #[test]
+    fn a_host_with_the_rows_of_another_role_is_found() {
+        let name = |host| if host < 15 { format!("web-{host}") } else { format!("db-{host}") };
+        let fleet = fleet(30, name, |host| usize::from(host >= 15 || host == 4));
+        let groups = found(&fleet);
+        let found = misplaced(&groups, &fleet.loaded(), &fleet.state);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].host, 4);
+        let reason = &found[0].finding.reason;
+        assert!(
+            reason.starts_with("name `web-*` is that of peer group 1 on 14 of 15 hosts, but"),
+            "{reason}"
+        );
+    }
+
+    #[test]
+    fn a_host_that_answered_little_is_in_no_group() {
+        let mut fleet = fleet(30, |host| format!("host-{host}"), |host| host as usize % 2);
+        for table in ["processes", "deb_packages", "users"] {
+            fleet.silence(table, 9);
+        }
+        let groups = found(&fleet);
+        assert_eq!(groups.of[9], None);
+        assert_eq!(sizes(&groups), [15, 14]);
+    }
+
+    /// `BENCH=1 cargo test --lib ten_thousand -- --nocapture` says how long it takes.
+    #[test]
+    fn ten_thousand_hosts() {
+        let hosts = if option_env!("DIFFY_BENCH").is_some() { 10_000 } else { 1_000 };
+        let fleet = fleet(hosts, |host| format!("host-{host}"), |host| host as usize % 3);
+        assert_eq!(found(&fleet).groups.len(), 3);
+    }
+}
