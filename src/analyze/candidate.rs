@@ -89,11 +89,16 @@ pub enum Method {
     Missing,
     /// Against a named baseline.
     Baseline,
+    /// Peer groups: which hosts are of one kind.
+    Cluster,
+    /// Rows of several tables that stand on the same hosts.
+    Campaigns,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 3] = [Self::Baseline, Self::Frequency, Self::Missing];
+    pub const ALL: [Self; 5] =
+        [Self::Baseline, Self::Frequency, Self::Missing, Self::Cluster, Self::Campaigns];
 
     /// The name on the command line and in outputs.
     pub fn as_str(self) -> &'static str {
@@ -101,6 +106,8 @@ impl Method {
             Self::Frequency => "frequency",
             Self::Missing => "missing",
             Self::Baseline => "baseline",
+            Self::Cluster => "cluster",
+            Self::Campaigns => "campaigns",
         }
     }
 }

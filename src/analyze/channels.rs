@@ -51,11 +51,11 @@ pub(super) struct Odd {
 }
 
 /// The oddest place of each row on each host.
-pub(super) fn odd_rows(table: &Loaded<'_>, views: &[View], groups: Option<&PeerGroups>) -> Vec<Odd> {
-    let fleet = Scope { group: None, hosts: table.answers.heard.clone() };
+pub(super) fn odd_rows(table: &Loaded<'_>, views: &[View], groups: &PeerGroups) -> Vec<Odd> {
+    let fleet = Scope { group: None, hosts: table.answers.heard.clone(), groups: Some(groups) };
     let mut best: HashMap<(usize, u32), Odd> = HashMap::new();
     let keys = contexts(table, views);
-    let in_groups: Vec<Scope> = groups.map(|groups| scopes(groups, table)).unwrap_or_default();
+    let in_groups = scopes(groups, table);
     for (target, view) in views.iter().enumerate() {
         for context in contexts_of(view, views, &keys) {
             let places = Places::new(&table.lines, (target, view), context.map(|at| (at, &views[at])));
@@ -84,19 +84,35 @@ fn worth(table: &Loaded<'_>, target: &View) -> f64 {
 }
 
 /// Hosts that are compared with each other.
-struct Scope {
+struct Scope<'a> {
     group: Option<usize>,
     hosts: RoaringBitmap,
+    /// Of a fleet: what most hosts of a kind show is not odd on one of them.
+    groups: Option<&'a PeerGroups>,
 }
 
-fn scopes(groups: &PeerGroups, table: &Loaded<'_>) -> Vec<Scope> {
+impl Scope<'_> {
+    /// Whether at least half of the other hosts of its kind, that show anything there, show the same.
+    fn is_usual_for_its_kind(&self, host: u32, (showing, all): (&RoaringBitmap, &RoaringBitmap)) -> bool {
+        let Some(groups) = self.groups else { return false };
+        let Some(group) = groups.of.get(host as usize).copied().flatten() else { return false };
+        let kind = &groups.groups[group].hosts;
+        let (same, of) = (kind.intersection_len(showing), kind.intersection_len(all));
+        same >= 2 && (same - 1) * 2 >= of - 1
+    }
+}
+
+fn scopes(groups: &PeerGroups, table: &Loaded<'_>) -> Vec<Scope<'static>> {
     let scope = |(number, group): (usize, &super::peers::PeerGroup)| Scope {
         group: Some(number),
         hosts: &group.hosts & &table.answers.heard,
+        groups: None,
     };
     let scopes = groups.groups.iter().enumerate().map(scope);
     // One group of all hosts is the fleet again.
-    scopes.filter(|scope| scope.hosts.len() >= FEWEST_IN_PLACE && scope.hosts != table.answers.heard).collect()
+    scopes
+        .filter(|scope| scope.hosts.len() >= FEWEST_IN_PLACE && scope.hosts != table.answers.heard)
+        .collect()
 }
 
 fn contexts_of(target: &View, views: &[View], keys: &[usize]) -> Vec<Option<usize>> {
@@ -215,7 +231,7 @@ impl<'a> Places<'a> {
     }
 
     /// What is rare in its place among these hosts.
-    fn odd_in(&self, scope: &Scope) -> Vec<Odd> {
+    fn odd_in(&self, scope: &Scope<'_>) -> Vec<Odd> {
         let mut found = Vec::new();
         for place in &self.places {
             let of = place.hosts.intersection_len(&scope.hosts);
@@ -226,10 +242,10 @@ impl<'a> Places<'a> {
         found
     }
 
-    fn odd_in_place(&self, place: &Place, (scope, of): (&Scope, u64), found: &mut Vec<Odd>) {
+    fn odd_in_place(&self, place: &Place, (scope, of): (&Scope<'_>, u64), found: &mut Vec<Odd>) {
         let rare = ((of as f64 * RARE) as u64).clamp(2, MOST_ALIKE);
         let mut rarest: HashMap<u32, u64> = HashMap::new();
-        let mut rare_values: Vec<(&Value, RoaringBitmap)> = Vec::new();
+        let mut rare_values: Vec<(&Value, RoaringBitmap, u64)> = Vec::new();
         for value in &place.values {
             if value.hosts.intersection_len(&scope.hosts) > rare {
                 continue;
@@ -238,30 +254,35 @@ impl<'a> Places<'a> {
             if hosts.is_empty() {
                 continue;
             }
-            for host in &hosts {
+            let odd: RoaringBitmap = hosts
+                .iter()
+                .filter(|host| !scope.is_usual_for_its_kind(*host, (&hosts, &place.hosts)))
+                .collect();
+            for host in &odd {
                 let rarest = rarest.entry(host).or_insert(u64::MAX);
                 *rarest = hosts.len().min(*rarest);
             }
-            rare_values.push((value, hosts));
+            rare_values.push((value, odd, hosts.len()));
         }
         if rare_values.is_empty() {
             return;
         }
         let mut rarest: Vec<u64> = rarest.into_values().collect();
         rarest.sort_unstable();
-        for (value, hosts) in rare_values {
+        for (value, odd, hosts) in rare_values {
             // Hosts, this one among them, that show something at least as rare here.
-            let as_rare = rarest.partition_point(|commonness| *commonness <= hosts.len());
+            let as_rare = rarest.partition_point(|commonness| *commonness <= hosts);
             let place = as_rare as f64 / (of + 1) as f64;
-            for host in &hosts {
-                for line in value.lines.iter().filter(|line| self.lines.lines[**line].members.contains(host)) {
+            for host in &odd {
+                for line in value.lines.iter().filter(|line| self.lines.lines[**line].members.contains(host))
+                {
                     found.push(Odd {
                         line: *line,
                         host,
                         target: self.target.0,
                         context: self.context,
                         group: scope.group,
-                        hosts: hosts.len(),
+                        hosts,
                         of,
                         place,
                         bits: 0.0,

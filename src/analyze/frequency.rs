@@ -19,7 +19,7 @@ use crate::model::FindingKind;
 const RARE: f64 = 0.05;
 
 /// What stands out in one table.
-pub(super) fn candidates(table: &Loaded<'_>, views: &[View], groups: Option<&PeerGroups>) -> Vec<Candidate> {
+pub(super) fn candidates(table: &Loaded<'_>, views: &[View], groups: &PeerGroups) -> Vec<Candidate> {
     let things = Things::new(&table.lines);
     let odd = channels::odd_rows(table, views, groups);
     odd.iter().map(|odd| things.candidate(table, views, odd)).collect()
@@ -55,7 +55,13 @@ impl<'a> Things<'a> {
         let is_new = is_rare(thing.members.len(), answered);
         let is_other_content = !is_new && is_rare(with_content, thing.members.len());
         let nearest = if is_other_content { self.usual_content(thing, line.strict) } else { None };
-        let place = Place { target: odd.target, context: odd.context, group: odd.group, hosts: odd.hosts, of: odd.of };
+        let place = Place {
+            target: odd.target,
+            context: odd.context,
+            group: odd.group,
+            hosts: odd.hosts,
+            of: odd.of,
+        };
         Candidate {
             rare_columns: self.rare_columns(views, odd, nearest),
             nearest: nearest.map(|(line, hosts)| (Subject::Line(line), hosts)),

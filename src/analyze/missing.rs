@@ -39,7 +39,7 @@ struct Peers<'a> {
 }
 
 /// What each host lacks in one table.
-pub(super) fn candidates(table: &Loaded<'_>, groups: Option<&PeerGroups>) -> Vec<Candidate> {
+pub(super) fn candidates(table: &Loaded<'_>, groups: &PeerGroups) -> Vec<Candidate> {
     let lines = &table.lines;
     let all: Vec<usize> = (0..lines.lines.len()).collect();
     let mut best: HashMap<(u32, Id), Candidate> = HashMap::new();
@@ -49,7 +49,7 @@ pub(super) fn candidates(table: &Loaded<'_>, groups: Option<&PeerGroups>) -> Vec
             false => lines.grouped_without(&all, Strength::Loose, &peers.without),
         };
         keep_best(&mut best, lacks(lines, &things, (&peers, EXPECTED)));
-        for of_group in groups.map(|groups| in_groups(&peers, groups)).unwrap_or_default() {
+        for of_group in in_groups(&peers, groups) {
             keep_best(&mut best, lacks(lines, &things, (&of_group, EXPECTED_IN_GROUP)));
         }
     }
@@ -155,4 +155,3 @@ fn peers<'a>(lines: &Lines, answers: &'a TableAnswers) -> Vec<Peers<'a>> {
     }
     all
 }
-

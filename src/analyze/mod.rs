@@ -4,6 +4,7 @@
 //! in the same place; `explain` says why. Raw rows are read only for what is shown.
 
 mod baseline;
+mod campaigns;
 mod candidate;
 mod cause;
 mod channels;
@@ -15,6 +16,8 @@ mod missing;
 mod peers;
 mod rank;
 mod score;
+#[cfg(test)]
+mod testing;
 mod views;
 
 use std::collections::BTreeSet;
@@ -23,7 +26,7 @@ use self::baseline::Known;
 pub use self::baseline::{BaselineRequest, create_baseline};
 use self::candidate::Candidate;
 pub use self::candidate::Method;
-use self::explain::{Explainer, raw_rows};
+use self::explain::{CommonLines, Explainer, raw_rows};
 use self::fleet::FleetState;
 use self::lines::{Id, Lines, Loaded};
 use self::peers::PeerGroups;
@@ -69,25 +72,38 @@ pub async fn analyze(
         None => Known::new(),
     };
     let tables = chosen_tables(&state, request)?;
-    let groups = peers_hack(&state);
     let loaded = load((engine, catalog), manifest, &state, &tables).await?;
     let mut scored: Vec<Scored> = Vec::new();
+    let mut groups = peers::PeerGroups::default();
+    if request.methods.contains(&Method::Cluster) {
+        groups = peers::peer_groups(&loaded, &state);
+        scored.extend(peers::misplaced(&groups, &loaded, &state));
+    }
+    let mut campaigns = campaigns::Campaigns::default();
+    if request.methods.contains(&Method::Campaigns) {
+        campaigns = campaigns::campaigns(&loaded, &groups, &state);
+    }
     let mut common = rank::CommonRows::new(state.hosts.len());
-    for table in &loaded {
+    for (number, table) in loaded.iter().enumerate() {
         let started = std::time::Instant::now();
         common.count(&table.lines, table.answers);
         let views = views::views(table)?;
-        let candidates = candidates((table, &views), request, (&known, groups.as_ref()));
+        let candidates = candidates((table, &views), request, (&known, &groups));
         let count = candidates.len();
-        scored.extend(findings(engine, manifest, (table, &views, &state), candidates).await?);
+        let extra = campaigns.candidates(number, table);
+        scored.extend(findings(engine, manifest, (table, &views, &state), (candidates, extra)).await?);
         let (seconds, lines) = (started.elapsed().as_secs_f64(), table.lines.lines.len());
         tracing::info!(table = table.name(), lines, candidates = count, seconds, "analysed table");
     }
+    campaigns.tell(&mut scored, &loaded, &state);
     let heard = state.heard().len();
     let compared = !known.is_empty() || (request.methods.contains(&Method::Frequency) && heard >= 3);
-    let hosts = rank::rank(&state, scored, &common, compared);
+    let mut hosts = rank::rank(&state, scored, &common, compared);
+    groups.note_in(&mut hosts, &state);
+    campaigns.raise(&mut hosts, &state);
     let mut warnings = manifest.warnings.clone();
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));
+    warnings.extend(groups.warnings());
     Ok(Analysis {
         schema_version: SCHEMA_VERSION,
         diffy_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -106,8 +122,8 @@ pub async fn analyze(
         tables_compared: if compared { compared_tables(&state, &tables) } else { 0 },
         warnings,
         hosts,
-        peer_groups: Vec::new(),
-        campaigns: Vec::new(),
+        peer_groups: groups.shown(),
+        campaigns: campaigns.shown(&state),
     })
 }
 
@@ -150,7 +166,7 @@ async fn load<'a>(
 fn candidates(
     (table, views): (&Loaded<'_>, &[View]),
     request: &AnalyzeRequest,
-    (known, groups): (&Known, Option<&PeerGroups>),
+    (known, groups): (&Known, &PeerGroups),
 ) -> Vec<Candidate> {
     let mut found = Vec::new();
     if request.methods.contains(&Method::Frequency) {
@@ -167,35 +183,25 @@ fn candidates(
     found
 }
 
-fn peers_hack(state: &FleetState) -> Option<PeerGroups> {
-    std::env::var("G").ok()?;
-    let mut by: std::collections::BTreeMap<String, roaring::RoaringBitmap> = Default::default();
-    for (n, h) in state.hosts.iter().enumerate() {
-        by.entry(h.split("-i-").next().unwrap().to_owned()).or_default().insert(n as u32);
-    }
-    let mut of = vec![None; state.hosts.len()];
-    let groups: Vec<peers::PeerGroup> = by.into_iter().map(|(d, hosts)| peers::PeerGroup { hosts, described_by: d }).collect();
-    for (n, g) in groups.iter().enumerate() { for h in &g.hosts { of[h as usize] = Some(n); } }
-    Some(PeerGroups { groups, of })
-}
-
 /// Scores the candidates of one table and explains those that matter.
 async fn findings(
     engine: &Engine,
     manifest: &Manifest,
     (table, views, state): (&Loaded<'_>, &[View], &FleetState),
-    candidates: Vec<Candidate>,
+    (mut candidates, extra): (Vec<Candidate>, Vec<(Candidate, f64)>),
 ) -> Result<Vec<Scored>> {
     let lines = &table.lines;
-    let scores = score::scores(&candidates, lines.spec.weight)?;
+    let mut scores = score::scores(&candidates, lines.spec.weight)?;
+    for (candidate, score) in extra {
+        candidates.push(candidate);
+        scores.push(score);
+    }
     let kept = rank::worth_showing(candidates, scores);
     let mut ids: Vec<Id> = kept.iter().filter_map(|(candidate, _)| candidate.strict).collect();
     ids.sort_unstable();
     ids.dedup();
     let raw = raw_rows(engine, manifest.snapshot, &lines.spec, &ids).await?;
-    let half = table.answers.heard.len() / 2;
-    let common: Vec<usize> =
-        (0..lines.lines.len()).filter(|line| lines.lines[*line].members.len() > half.max(1)).collect();
+    let common = CommonLines::new(table);
     let explainer = Explainer { lines, views, raw: &raw, common: &common };
     let explained = |(candidate, score): (Candidate, f64)| {
         let finding = explainer.finding(&candidate, &state.hosts[candidate.host as usize], score);

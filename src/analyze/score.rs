@@ -28,6 +28,8 @@ pub(super) fn scores(candidates: &[Candidate], weight: f64) -> Result<Vec<f64>> 
     let crowds = crowds(candidates);
     let score = |(candidate, as_odd): (&Candidate, u32)| {
         let strength = match candidate.method {
+            // What these two find comes with its score.
+            Method::Cluster | Method::Campaigns => 0.0,
             Method::Frequency | Method::Missing => fleet_strength(candidate, as_odd),
             Method::Baseline => baseline_strength(candidate, crowds[&crowd(candidate)]),
         };
@@ -42,7 +44,8 @@ fn fleet_strength(candidate: &Candidate, as_odd: u32) -> f64 {
     let hosts = candidate.hosts_answered as f64;
     let share: f64 = std::env::var("A").ok().and_then(|v| v.parse().ok()).unwrap_or(CHANNEL_SHARE);
     let most = hosts.max(FULL_SCORE_HOSTS).log2();
-    let bits = share * candidate.bits + (1.0 - share) * surprise(f64::from(as_odd), hosts).min(candidate.bits);
+    let bits =
+        share * candidate.bits + (1.0 - share) * surprise(f64::from(as_odd), hosts).min(candidate.bits);
     (100.0 * bits / most).min(100.0)
 }
 

@@ -88,15 +88,18 @@ fn of_column(lines: &Lines, column: &ColumnSpec) -> Result<Vec<View>> {
 /// Rows as a whole. A row of which a host left identity columns out is no row of its own kind for that.
 fn of_rows(table: &Loaded<'_>, columns: &[View]) -> [View; 2] {
     let lines = &table.lines;
-    let with_rows: RoaringBitmap = lines.lines.iter().fold(RoaringBitmap::new(), |all, line| all | &line.members);
+    let with_rows: RoaringBitmap =
+        lines.lines.iter().fold(RoaringBitmap::new(), |all, line| all | &line.members);
     let is_partial = |view: &&View| {
         let ignorant = view.ignorant.len() as f64;
         view.shows == Shows::Raw
             && !view.ignorant.is_empty()
             && ignorant < with_rows.len() as f64 * OWN_KIND
-            && view.column.as_deref().and_then(|name| lines.spec.column(name)).is_some_and(|column| {
-                column.in_identity(Strength::Strict)
-            })
+            && view
+                .column
+                .as_deref()
+                .and_then(|name| lines.spec.column(name))
+                .is_some_and(|column| column.in_identity(Strength::Strict))
     };
     let partial: Vec<&View> = columns.iter().filter(is_partial).collect();
     let ids = |of: fn(&Line) -> [u8; 16]| {
@@ -134,7 +137,10 @@ impl View {
 }
 
 /// A column of all batches as text; none when the table has no such column.
-fn values(batches: &[RecordBatch], column: &str) -> Result<Option<Vec<datafusion::arrow::array::StringArray>>> {
+fn values(
+    batches: &[RecordBatch],
+    column: &str,
+) -> Result<Option<Vec<datafusion::arrow::array::StringArray>>> {
     let of_batch = |batch: &RecordBatch| {
         let array = batch.column_by_name(column)?;
         Some(cast(array, &DataType::Utf8).map(|array| array.as_string::<i32>().clone()))

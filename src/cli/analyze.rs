@@ -24,8 +24,9 @@ pub(super) struct Args {
     /// The baseline to compare with; `auto` takes the newest of the fleet, if there is one
     #[arg(long, value_name = "NAME|none|auto", default_value = "auto")]
     baseline: String,
-    /// The methods: frequency compares with the other hosts, baseline with what is known to be normal
-    #[arg(long, value_delimiter = ',', value_name = "M,...", default_values_t = ["baseline".to_owned(), "frequency".to_owned()])]
+    /// The methods: frequency compares with the other hosts, baseline with what is known to be normal,
+    /// cluster finds peer groups, campaigns finds rows of several tables that stand on the same hosts
+    #[arg(long, value_delimiter = ',', value_name = "M,...", default_values_t = Method::ALL.map(|method| method.as_str().to_owned()))]
     methods: Vec<String>,
     /// Tables to look at, separated by commas [default: all]
     #[arg(long, value_delimiter = ',', value_name = "T,...")]

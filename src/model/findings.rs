@@ -258,14 +258,41 @@ pub struct PeerGroup {
 }
 
 /// Rows in several tables that stand on the same few hosts, across peer groups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Campaign {
     /// The hosts.
     pub hosts: Vec<String>,
-    /// [`Finding::id`] of the rows.
+    /// [`Finding::id`] of the rows that are findings of these hosts; none for what is explained and common.
     pub findings: Vec<String>,
     /// One sentence that a person can read.
     pub reason: String,
+    /// How much it speaks for a campaign, 0 to 100.
+    #[serde(default)]
+    pub score: f64,
+    /// The tables of its rows: of those that nothing explains, where there are any.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// Some of its rows, the most telling first.
+    #[serde(default)]
+    pub rows: Vec<CampaignRow>,
+    /// What explains it, where something benign does: a package, a kernel, an image, hardware, a login.
+    #[serde(default)]
+    pub explained_by: Option<String>,
+}
+
+/// A row that stands on the hosts of a campaign.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CampaignRow {
+    /// The table.
+    pub table: String,
+    /// A thing that others have not, or another content of one that they have.
+    pub kind: FindingKind,
+    /// Its values on one of the hosts; the host's own names are placeholders.
+    pub row: Row,
+    /// Hosts that have it.
+    pub hosts_with_row: u64,
+    /// What explains this row.
+    pub explained_by: Option<String>,
 }
 
 fn time<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -304,7 +331,9 @@ mod tests {
             r#""given":{"column":"path","value":"/x","context":{"name":"sshd"}},"#,
             r#""attack":["T1053.003"],"reason":"r","method":"frequency"}]}],"#,
             r#""peer_groups":[{"id":0,"hosts":41,"described_by":"d"}],"#,
-            r#""campaigns":[{"hosts":["i-1"],"findings":["a"],"reason":"r"}]}"#,
+            r#""campaigns":[{"hosts":["i-1"],"findings":["a"],"reason":"r","score":80.0,"#,
+            r#""tables":["crontab","users"],"rows":[{"table":"crontab","kind":"new","row":{"path":"/x"},"#,
+            r#""hosts_with_row":2,"explained_by":null}],"explained_by":null}]}"#,
         );
         let analysis: Analysis = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&analysis).unwrap(), text);

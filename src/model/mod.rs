@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 mod findings;
 
 pub use self::findings::{
-    Analysis, BaselineRef, Campaign, Finding, FindingKind, Given, HistoryRef, HostCoverage, HostResult,
-    Nearest, PeerGroup, Row, SCHEMA_VERSION, Verdict,
+    Analysis, BaselineRef, Campaign, CampaignRow, Finding, FindingKind, Given, HistoryRef, HostCoverage,
+    HostResult, Nearest, PeerGroup, Row, SCHEMA_VERSION, Verdict,
 };
 
 /// The time now: the only place that reads the clock.
