@@ -24,6 +24,8 @@ const RARE: f64 = 0.1;
 const MOST_ALIKE: u64 = 32;
 /// Columns beside which others are judged.
 const MOST_CONTEXTS: usize = 5;
+/// What names less well than this, compared with the best column, is no name.
+const MUST_REACH: f64 = 0.25;
 /// A number names something only where it does so nearly as well as the best column.
 const NUMBER_MUST_REACH: f64 = 0.9;
 /// A value on this share of the hosts recurs; a number must on more, because small numbers meet by chance.
@@ -140,7 +142,7 @@ fn contexts(table: &Loaded<'_>, views: &[View]) -> Vec<usize> {
     let mut chosen = Vec::new();
     for (rate, number) in rated {
         let view = &views[number];
-        let is_good = rate > 0.0 && (!view.is_number || rate >= best * NUMBER_MUST_REACH);
+        let is_good = rate > best * MUST_REACH && (!view.is_number || rate >= best * NUMBER_MUST_REACH);
         if is_good && !columns.contains(&&view.column) && chosen.len() < MOST_CONTEXTS {
             columns.push(&view.column);
             chosen.push(number);

@@ -9,6 +9,7 @@ use roaring::RoaringBitmap;
 
 use super::candidate::{Candidate, Method, Place, Subject};
 use super::channels::{self, Odd};
+use super::explained::Explanations;
 use super::lines::{Group, Id, Lines, Loaded};
 use super::peers::PeerGroups;
 use super::views::{Shows, View};
@@ -19,11 +20,28 @@ use crate::model::FindingKind;
 const RARE: f64 = 0.05;
 
 /// What stands out in one table.
-pub(super) fn candidates(table: &Loaded<'_>, views: &[View], groups: &PeerGroups) -> Vec<Candidate> {
+pub(super) fn candidates(
+    table: &Loaded<'_>,
+    views: &[View],
+    (groups, explanations): (&PeerGroups, &Explanations),
+) -> Vec<Candidate> {
     let things = Things::new(&table.lines);
     let odd = channels::odd_rows(table, views, groups);
-    odd.iter().map(|odd| things.candidate(table, views, odd)).collect()
+    let mut found: Vec<Candidate> = odd.iter().map(|odd| things.candidate(table, views, odd)).collect();
+    for candidate in &mut found {
+        candidate.bits -= SHARED * (candidate.place.map_or(1, |place| place.hosts) as f64).log2();
+        if explanations.of(table.name(), things.hosts(candidate)).is_some() {
+            candidate.bits *= EXPLAINED;
+        }
+        candidate.bits = candidate.bits.max(0.0);
+    }
+    found
 }
+
+/// What is left of the bits when a kernel, an image or a package version accounts for the row.
+const EXPLAINED: f64 = 0.3;
+/// What several hosts show alike is rather a fact of theirs than the trace of one compromise; campaigns see it.
+const SHARED: f64 = 0.5;
 
 /// Few enough hosts for a row to stand out.
 fn is_rare(hosts: u64, of: u64) -> bool {
@@ -79,6 +97,14 @@ impl<'a> Things<'a> {
                 odd.host,
                 Subject::Line(odd.line),
             )
+        }
+    }
+
+    /// The hosts that have what the candidate is about.
+    fn hosts(&self, candidate: &Candidate) -> &RoaringBitmap {
+        match candidate.kind {
+            FindingKind::New => &self.loose[&candidate.id].members,
+            _ => &self.strict[&candidate.id],
         }
     }
 

@@ -9,6 +9,7 @@ mod candidate;
 mod cause;
 mod channels;
 mod explain;
+mod explained;
 mod fleet;
 mod frequency;
 mod lines;
@@ -27,6 +28,7 @@ pub use self::baseline::{BaselineRequest, create_baseline};
 use self::candidate::Candidate;
 pub use self::candidate::Method;
 use self::explain::{CommonLines, Explainer, raw_rows};
+use self::explained::Explanations;
 use self::fleet::FleetState;
 use self::lines::{Id, Lines, Loaded};
 use self::peers::PeerGroups;
@@ -83,12 +85,13 @@ pub async fn analyze(
     if request.methods.contains(&Method::Campaigns) {
         campaigns = campaigns::campaigns(&loaded, &groups, &state);
     }
+    let explanations = Explanations::new(&loaded);
     let mut common = rank::CommonRows::new(state.hosts.len());
     for (number, table) in loaded.iter().enumerate() {
         let started = std::time::Instant::now();
         common.count(&table.lines, table.answers);
         let views = views::views(table)?;
-        let candidates = candidates((table, &views), request, (&known, &groups));
+        let candidates = candidates((table, &views), request, (&known, &groups, &explanations));
         let count = candidates.len();
         let extra = campaigns.candidates(number, table);
         scored.extend(findings(engine, manifest, (table, &views, &state), (candidates, extra)).await?);
@@ -98,7 +101,7 @@ pub async fn analyze(
     campaigns.tell(&mut scored, &loaded, &state);
     let heard = state.heard().len();
     let compared = !known.is_empty() || (request.methods.contains(&Method::Frequency) && heard >= 3);
-    let mut hosts = rank::rank(&state, scored, &common, compared);
+    let mut hosts = rank::rank(&state, scored, (&common, &groups), compared);
     groups.note_in(&mut hosts, &state);
     campaigns.raise(&mut hosts, &state);
     let mut warnings = manifest.warnings.clone();
@@ -166,11 +169,11 @@ async fn load<'a>(
 fn candidates(
     (table, views): (&Loaded<'_>, &[View]),
     request: &AnalyzeRequest,
-    (known, groups): (&Known, &PeerGroups),
+    (known, groups, explanations): (&Known, &PeerGroups, &Explanations),
 ) -> Vec<Candidate> {
     let mut found = Vec::new();
     if request.methods.contains(&Method::Frequency) {
-        found.extend(frequency::candidates(table, views, groups));
+        found.extend(frequency::candidates(table, views, (groups, explanations)));
     }
     if request.methods.contains(&Method::Missing) {
         found.extend(missing::candidates(table, groups));

@@ -9,6 +9,7 @@ use super::candidate::{Candidate, Method};
 use super::cause;
 use super::fleet::{Failure, FleetState, TABLE_WORKS, TableAnswers};
 use super::lines::Lines;
+use super::peers::PeerGroups;
 use super::score::{host_score, surprise};
 use super::{AnalyzeRequest, Scored};
 use crate::model::{Finding, FindingKind, HostCoverage, HostResult, Row, Verdict};
@@ -24,6 +25,8 @@ const WORTH_SHOWING: f64 = 10.0;
 const MOST_PER_TABLE: usize = 25;
 /// A host that shares less than this of what is common is of its own kind.
 const SHARES_TOO_LITTLE: f64 = 0.5;
+/// What a host of its own kind shows is new to the others and says little.
+const WITHOUT_PEERS: f64 = 0.5;
 /// Score of a failure that no other host has.
 const COVERAGE_SCORE: f64 = 80.0;
 /// Hosts from which on a share of the fleet says something.
@@ -86,7 +89,7 @@ impl CommonRows {
 pub(super) fn rank(
     state: &FleetState,
     scored: Vec<Scored>,
-    common: &CommonRows,
+    (common, groups): (&CommonRows, &PeerGroups),
     compared: bool,
 ) -> Vec<HostResult> {
     let mut findings: Vec<Vec<(Finding, Vec<String>)>> = vec![Vec::new(); state.hosts.len()];
@@ -100,7 +103,7 @@ pub(super) fn rank(
         .map(|(host, mut findings)| {
             let failure = coverage.finding(state, host).filter(|finding| finding.score >= WORTH_SHOWING);
             findings.extend(failure.map(|finding| (finding, Vec::new())));
-            let judged = compared && common.has_peers(host);
+            let judged = compared && common.has_peers(host) && !groups.is_alone(host);
             host_result(state, host, findings, (judged, coverage.is_mostly_unknown(host)))
         })
         .collect();
@@ -120,7 +123,9 @@ fn host_result(
     findings.sort_by(|(a, _), (b, _)| {
         b.score.total_cmp(&a.score).then_with(|| (&a.table, &a.id).cmp(&(&b.table, &b.id)))
     });
-    let score = (host_score(cause::best_of_causes(&findings)) * 10.0).round() / 10.0;
+    let without_peers = if judged { 1.0 } else { WITHOUT_PEERS };
+    let score = host_score(cause::best_of_causes(&findings)) * without_peers;
+    let score = (score * 10.0).round() / 10.0;
     let failed: BTreeSet<&str> = state.failures[host].iter().map(|failure| failure.table.as_str()).collect();
     let coverage =
         HostCoverage { ok: state.ok[host], failed: failed.len() as u64, partial: state.partial[host] };

@@ -60,6 +60,13 @@ impl PeerGroups {
         Some(&self.groups[group].hosts).filter(|hosts| hosts.len() >= FEWEST_PEERS)
     }
 
+    /// Whether it is the only host of its kind, while others have peers.
+    pub(super) fn is_alone(&self, host: usize) -> bool {
+        let size = |group: usize| self.groups[group].hosts.len();
+        let has_one = self.of.get(host).copied().flatten().is_some_and(|group| size(group) == 1);
+        has_one && self.groups.first().is_some_and(|largest| largest.hosts.len() >= FEWEST_PEERS)
+    }
+
     /// Notes in each result the group of its host.
     pub(super) fn note_in(&self, hosts: &mut [model::HostResult], state: &FleetState) {
         let of =
