@@ -43,6 +43,8 @@ pub(super) struct Candidate {
     pub(super) method: Method,
     /// Loose id, or strict id where the content is what stands out.
     pub(super) id: Id,
+    /// What rows of one host have in common that differ by counting alone: one of them is shown.
+    pub(super) alike: Option<u64>,
     /// Strict id of the host's own row; none for an absence.
     pub(super) strict: Option<Id>,
 }
@@ -75,6 +77,7 @@ impl Candidate {
             rare_columns: Vec::new(),
             method,
             id: Id::default(),
+            alike: None,
             strict: None,
         }
     }

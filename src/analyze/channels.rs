@@ -26,6 +26,8 @@ const MOST_ALIKE: u64 = 32;
 const MOST_CONTEXTS: usize = 5;
 /// What names less well than this, compared with the best column, is no name.
 const MUST_REACH: f64 = 0.25;
+/// What a context column says, against one that makes the row what it is.
+const CONTEXT_WORTH: f64 = 0.75;
 /// A number names something only where it does so nearly as well as the best column.
 const NUMBER_MUST_REACH: f64 = 0.9;
 /// A value on this share of the hosts recurs; a number must on more, because small numbers meet by chance.
@@ -80,7 +82,7 @@ pub(super) fn odd_rows(table: &Loaded<'_>, views: &[View], groups: &PeerGroups) 
 fn worth(table: &Loaded<'_>, target: &View) -> f64 {
     let column = target.column.as_deref().and_then(|name| table.lines.spec.column(name));
     match column.map(|column| column.role) {
-        Some(Role::Context) => std::env::var("W").ok().and_then(|v| v.parse().ok()).unwrap_or(0.75),
+        Some(Role::Context) => CONTEXT_WORTH,
         _ => 1.0,
     }
 }

@@ -12,7 +12,7 @@ use super::channels::{self, Odd};
 use super::explained::Explanations;
 use super::lines::{Group, Id, Lines, Loaded};
 use super::peers::PeerGroups;
-use super::views::{Shows, View};
+use super::views::{self, Shows, View};
 use crate::catalog::Strength;
 use crate::model::FindingKind;
 
@@ -28,7 +28,9 @@ pub(super) fn candidates(
     let things = Things::new(&table.lines);
     let odd = channels::odd_rows(table, views, groups);
     let mut found: Vec<Candidate> = odd.iter().map(|odd| things.candidate(table, views, odd)).collect();
-    for candidate in &mut found {
+    let alike = views::masked_rows(table, views);
+    for (candidate, odd) in found.iter_mut().zip(&odd) {
+        candidate.alike = Some(alike[odd.line]);
         candidate.bits -= SHARED * (candidate.place.map_or(1, |place| place.hosts) as f64).log2();
         if explanations.of(table.name(), things.hosts(candidate)).is_some() {
             candidate.bits *= EXPLAINED;

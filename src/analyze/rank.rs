@@ -1,6 +1,6 @@
 //! From findings to hosts: rank, verdict, and what a reader must know before trusting either.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use roaring::RoaringBitmap;
 use serde_json::json;
@@ -38,16 +38,21 @@ pub(super) fn worth_showing(candidates: Vec<Candidate>, scores: Vec<f64>) -> Vec
         candidates.into_iter().zip(scores).filter(|(_, score)| *score >= WORTH_SHOWING).collect();
     scored.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| (a.0.host, a.0.id).cmp(&(b.0.host, b.0.id))));
     let mut per_host: HashMap<u32, usize> = HashMap::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
+    let mut alike_seen = HashSet::new();
     scored.retain(|(candidate, _)| {
         let key = (
             candidate.host,
             candidate.strict.unwrap_or(candidate.id),
             candidate.kind == FindingKind::Missing,
         );
+        let is_first = candidate.alike.is_none_or(|alike| alike_seen.insert((candidate.host, alike)));
+        if !is_first || !seen.insert(key) {
+            return false;
+        }
         let count = per_host.entry(candidate.host).or_default();
         *count += 1;
-        *count <= MOST_PER_TABLE && seen.insert(key)
+        *count <= MOST_PER_TABLE
     });
     scored
 }

@@ -20,7 +20,7 @@ const MISSING_FACTOR: f64 = 0.95;
 /// Score of a row that the baseline does not have, when it is the only one of its table.
 const BASELINE_SCORE: f64 = 100.0;
 /// What the channel says against what the table says.
-const CHANNEL_SHARE: f64 = 0.5;
+const CHANNEL_SHARE: f64 = 0.6;
 
 /// The score of each candidate of one table, 0 to 100; `weight` is what the table's rows are worth, 0 to 1.
 pub(super) fn scores(candidates: &[Candidate], weight: f64) -> Result<Vec<f64>> {
@@ -42,7 +42,7 @@ pub(super) fn scores(candidates: &[Candidate], weight: f64) -> Result<Vec<f64>> 
 /// Bits of surprise, those of the channel and those of the table, as a share of the most that a fleet can give.
 fn fleet_strength(candidate: &Candidate, as_odd: u32) -> f64 {
     let hosts = candidate.hosts_answered as f64;
-    let share: f64 = std::env::var("A").ok().and_then(|v| v.parse().ok()).unwrap_or(CHANNEL_SHARE);
+    let share: f64 = CHANNEL_SHARE;
     let most = hosts.max(FULL_SCORE_HOSTS).log2();
     let bits =
         share * candidate.bits + (1.0 - share) * surprise(f64::from(as_odd), hosts).min(candidate.bits);

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
 
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
@@ -63,6 +63,23 @@ pub(super) fn views(table: &Loaded<'_>) -> Result<Vec<View>> {
     }
     views.extend(of_rows(table, &views));
     Ok(views)
+}
+
+/// By line: a number that rows share whose identity columns, masked, are the same.
+pub(super) fn masked_rows(table: &Loaded<'_>, views: &[View]) -> Vec<u64> {
+    let lines = &table.lines;
+    let masked = |column: &ColumnSpec| {
+        let of_column = views.iter().filter(|view| view.column.as_deref() == Some(&column.name));
+        // The masked view stands after the raw one; a column without one is the same either way.
+        of_column.last()
+    };
+    let columns: Vec<&View> = lines.spec.identity(Strength::Strict).filter_map(masked).collect();
+    let of_line = |line: usize| {
+        let mut hasher = DefaultHasher::new();
+        columns.iter().for_each(|view| view.codes[line].hash(&mut hasher));
+        hasher.finish()
+    };
+    (0..lines.lines.len()).map(of_line).collect()
 }
 
 fn of_column(lines: &Lines, column: &ColumnSpec) -> Result<Vec<View>> {
