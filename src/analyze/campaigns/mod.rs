@@ -433,8 +433,7 @@ mod tests {
         let victims: Vec<u32> = (0..hosts).step_by(3).collect();
         worm(&mut fleet, &victims);
         let loaded = fleet.loaded();
-        let groups = super::super::peers::peer_groups(&loaded, &fleet.state);
-        let found = campaigns(&loaded, &groups, &fleet.state).shown(&fleet.state);
+        let found = campaigns(&loaded, &PeerGroups::default(), &fleet.state).shown(&fleet.state);
         assert_eq!(found[0].tables, ["crontab", "processes", "users"]);
     }
 }
