@@ -409,8 +409,8 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_hosts() {
-        let hosts: u32 = if option_env!("DIFFY_BENCH").is_some() { 10_000 } else { 1_000 };
+    fn a_thousand_hosts_with_rows_of_their_own() {
+        let hosts: u32 = 1_000;
         let mut fleet = Fleet::new(hosts, |host| format!("web-{host}"));
         for number in 0..hosts * 60 {
             let table = ["processes", "deb_packages", "suid_bin"][number as usize % 3];
@@ -426,14 +426,8 @@ mod tests {
         }
         let victims: Vec<u32> = (0..hosts).step_by(3).collect();
         worm(&mut fleet, &victims);
-        let (loaded, started) = (fleet.loaded(), std::time::Instant::now());
-        let groups = super::super::peers::peer_groups(&loaded, &fleet.state);
-        let peers = started.elapsed();
-        let found = campaigns(&loaded, &groups, &fleet.state).shown(&fleet.state);
-        tracing::info!(?peers, all = ?started.elapsed(), "bench");
+        let loaded = fleet.loaded();
+        let found = campaigns(&loaded, &PeerGroups::default(), &fleet.state).shown(&fleet.state);
         assert_eq!(found[0].tables, ["crontab", "processes", "users"]);
-        if option_env!("DIFFY_BENCH").is_some() {
-            panic!("{hosts} hosts: peers {peers:?}, with campaigns {:?}", started.elapsed());
-        }
     }
 }

@@ -260,12 +260,4 @@ mod tests {
         assert_eq!(groups.of[9], None);
         assert_eq!(sizes(&groups), [15, 14]);
     }
-
-    /// `BENCH=1 cargo test --lib ten_thousand -- --nocapture` says how long it takes.
-    #[test]
-    fn ten_thousand_hosts() {
-        let hosts = if option_env!("DIFFY_BENCH").is_some() { 10_000 } else { 1_000 };
-        let fleet = fleet(hosts, |host| format!("host-{host}"), |host| host as usize % 3);
-        assert_eq!(found(&fleet).groups.len(), 3);
-    }
 }

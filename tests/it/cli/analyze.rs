@@ -70,6 +70,12 @@ fn the_json_has_the_promised_fields() {
         assert!(keys(&analysis).contains(field), "{field}");
     }
     assert_eq!(analysis["schema_version"], 1);
+    let groups = analysis["peer_groups"].as_array().unwrap();
+    assert!(!groups.is_empty() && groups.iter().all(|group| group["described_by"].is_string()));
+    let fields = ["hosts", "findings", "reason", "score", "tables", "rows", "explained_by"];
+    for campaign in analysis["campaigns"].as_array().unwrap() {
+        assert_eq!(keys(campaign), BTreeSet::from(fields));
+    }
     let hosts = analysis["hosts"].as_array().unwrap();
     assert_eq!(analysis["hosts_total"], hosts.len());
     let mut findings = Vec::new();
@@ -195,7 +201,7 @@ fn a_baseline_takes_away_what_is_known() {
 fn what_cannot_be_analyzed_is_said() {
     let env = fleet_with_a_backdoor();
     for (args, expected) in [
-        (&["--methods", "magic"][..], "methods are: baseline, frequency"),
+        (&["--methods", "magic"][..], "methods are: baseline, frequency, cluster, campaigns"),
         (&["--methods", "baseline"], "no baseline to compare with"),
         (&["--baseline", "nope"], "no baseline `nope`"),
         (&["--baseline", "nope", "--methods", "frequency"], "without the method `baseline`"),
