@@ -66,7 +66,7 @@ pub async fn create_baseline(
         created_by: request.created_by,
         diffy_version: env!("CARGO_PKG_VERSION").to_owned(),
         identity_version: ENCODING_VERSION,
-        origin: BaselineOrigin { snapshot: manifest.snapshot, hosts: names, quorum: request.quorum },
+        origin: BaselineOrigin { snapshot: manifest.snapshot, earlier: Vec::new(), hosts: names, quorum: request.quorum },
         tables,
         file: part.close().await?,
     };

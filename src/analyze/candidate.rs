@@ -50,17 +50,20 @@ pub enum Method {
     Frequency,
     /// Against a named baseline.
     Baseline,
+    /// Against earlier snapshots of the fleet.
+    History,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 2] = [Self::Baseline, Self::Frequency];
+    pub const ALL: [Self; 3] = [Self::Baseline, Self::Frequency, Self::History];
 
     /// The name on the command line and in outputs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Frequency => "frequency",
             Self::Baseline => "baseline",
+            Self::History => "history",
         }
     }
 }

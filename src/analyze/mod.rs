@@ -9,7 +9,11 @@ mod cause;
 mod explain;
 mod fleet;
 mod frequency;
+mod history;
 mod lines;
+mod newcomers;
+mod novelty;
+mod past;
 mod rank;
 mod score;
 
@@ -21,7 +25,10 @@ use self::candidate::Candidate;
 pub use self::candidate::Method;
 use self::explain::{Explainer, raw_rows};
 use self::fleet::FleetState;
+use self::history::History;
+pub use self::history::{Earlier, Span, earlier};
 use self::lines::{Id, Lines, Loaded};
+use self::newcomers::{Newcomers, TableHistory};
 use crate::catalog::Catalog;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -35,6 +42,8 @@ pub struct AnalyzeRequest {
     pub methods: Vec<Method>,
     /// The baseline to compare with.
     pub baseline: Option<Baseline>,
+    /// How far back the fleet's own past goes; nothing without the method `history`.
+    pub history: Span,
     /// Tables to look at; all when empty.
     pub tables: Vec<String>,
 }
@@ -64,43 +73,73 @@ pub async fn analyze(
     };
     let tables = chosen_tables(&state, request)?;
     let loaded = load((engine, catalog), manifest, &state, &tables).await?;
+    let (history, methods) = past(store, manifest, (&state, &loaded), request).await?;
+    let newcomers = history.as_ref().map(|history| Newcomers::new(history, &loaded));
     let mut scored: Vec<Scored> = Vec::new();
     let mut common = rank::CommonRows::new(state.hosts.len());
     for table in &loaded {
         let started = std::time::Instant::now();
         common.count(&table.lines, table.answers);
-        let candidates = candidates(table, request, &known);
+        let mut candidates = candidates(table, request, &known);
+        let mut past = newcomers.as_ref().and_then(|newcomers| newcomers.table(table));
+        candidates.extend(past.as_mut().map(TableHistory::candidates).unwrap_or_default());
         let count = candidates.len();
-        scored.extend(findings(engine, manifest, (table, &state), candidates).await?);
+        scored.extend(findings(engine, manifest, (table, &state, past.as_ref()), candidates).await?);
         let (seconds, lines) = (started.elapsed().as_secs_f64(), table.lines.lines.len());
         tracing::info!(table = table.name(), lines, candidates = count, seconds, "analysed table");
     }
     let heard = state.heard().len();
-    let compared = !known.is_empty() || (request.methods.contains(&Method::Frequency) && heard >= 3);
+    let compared = !known.is_empty() || history.is_some() || (request.methods.contains(&Method::Frequency) && heard >= 3);
     let hosts = rank::rank(&state, scored, &common, compared);
     let mut warnings = manifest.warnings.clone();
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));
+    if request.methods.contains(&Method::History) {
+        warnings.extend(history::warnings(history.as_ref(), request.history, &state));
+        warnings.extend(newcomers::warnings(hosts.iter().flat_map(|host| &host.findings)));
+    }
     Ok(Analysis {
         schema_version: SCHEMA_VERSION,
         diffy_version: env!("CARGO_PKG_VERSION").to_owned(),
         fleet: manifest.fleet.clone(),
         snapshot: manifest.snapshot,
         collected_at: manifest.started,
-        methods: request.methods.iter().map(|method| method.as_str().to_owned()).collect(),
+        methods: methods.iter().map(|method| method.as_str().to_owned()).collect(),
         baseline: request.baseline.as_ref().map(|baseline| BaselineRef {
             name: baseline.name.clone(),
             created_at: baseline.created,
-            snapshots: vec![baseline.origin.snapshot],
+            snapshots: baseline.origin.snapshots(),
         }),
-        history: None,
+        history: history.as_ref().map(History::reference),
         hosts_total: state.total(),
         hosts_answered: heard,
         tables_compared: if compared { compared_tables(&state, &tables) } else { 0 },
         warnings,
         hosts,
         peer_groups: Vec::new(),
-        campaigns: Vec::new(),
+        campaigns: newcomers.as_ref().map(|newcomers| newcomers.deploys(&state)).unwrap_or_default(),
     })
+}
+
+/// The fleet's past, and the methods that have something to compare with.
+async fn past(
+    store: &Store,
+    manifest: &Manifest,
+    of: (&FleetState, &[Loaded<'_>]),
+    request: &AnalyzeRequest,
+) -> Result<(Option<History>, Vec<Method>)> {
+    let mut methods = request.methods.clone();
+    let history = match methods.contains(&Method::History) {
+        true => History::load(store, manifest, of, request.history).await?,
+        false => None,
+    };
+    if history.is_none() {
+        methods.retain(|method| *method != Method::History);
+    }
+    if methods.is_empty() {
+        return Err(Error::usage(format!("fleet `{}` has no past to compare with", manifest.fleet))
+            .hint("`--history` says how far back it goes; it needs an earlier snapshot"));
+    }
+    Ok((history, methods))
 }
 
 /// Tables that hosts said something of.
@@ -157,11 +196,14 @@ fn candidates(table: &Loaded<'_>, request: &AnalyzeRequest, known: &Known) -> Ve
 async fn findings(
     engine: &Engine,
     manifest: &Manifest,
-    (table, state): (&Loaded<'_>, &FleetState),
+    (table, state, past): (&Loaded<'_>, &FleetState, Option<&TableHistory<'_>>),
     candidates: Vec<Candidate>,
 ) -> Result<Vec<Scored>> {
     let lines = &table.lines;
-    let scores = score::scores(&candidates, lines.spec.weight)?;
+    let mut scores = score::scores(&candidates, lines.spec.weight)?;
+    if let Some(past) = past {
+        past.adjust(&candidates, &mut scores);
+    }
     let kept = rank::worth_showing(candidates, scores);
     let mut ids: Vec<Id> = kept.iter().filter_map(|(candidate, _)| candidate.strict).collect();
     ids.sort_unstable();
@@ -172,7 +214,10 @@ async fn findings(
         (0..lines.lines.len()).filter(|line| lines.lines[*line].members.len() > half.max(1)).collect();
     let explainer = Explainer { lines, raw: &raw, common: &common };
     let explained = |(candidate, score): (Candidate, f64)| {
-        let finding = explainer.finding(&candidate, &state.hosts[candidate.host as usize], score);
+        let mut finding = explainer.finding(&candidate, &state.hosts[candidate.host as usize], score);
+        if let Some(past) = past {
+            past.tell(&candidate, &mut finding);
+        }
         Scored { host: candidate.host, telling: cause::telling_values(&candidate, &finding), finding }
     };
     Ok(kept.into_iter().map(explained).collect())

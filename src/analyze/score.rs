@@ -29,6 +29,8 @@ pub(super) fn scores(candidates: &[Candidate], weight: f64) -> Result<Vec<f64>> 
         let strength = match candidate.method {
             Method::Frequency => frequency_strength(candidate, as_odd),
             Method::Baseline => baseline_strength(candidate, crowds[&crowd(candidate)]),
+            // Scored by `TableHistory::adjust`.
+            Method::History => 0.0,
         };
         let factor = if candidate.kind == FindingKind::Missing { MISSING_FACTOR } else { 1.0 };
         weight * factor * strength

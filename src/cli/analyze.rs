@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{App, Outcome};
-use crate::analyze::{AnalyzeRequest, Method, analyze};
+use crate::analyze::{AnalyzeRequest, Method, Span, analyze};
 use crate::engine::{Engine, EngineConfig};
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Fleet, SnapshotId, Verdict};
@@ -24,8 +24,12 @@ pub(super) struct Args {
     /// The baseline to compare with; `auto` takes the newest of the fleet, if there is one
     #[arg(long, value_name = "NAME|none|auto", default_value = "auto")]
     baseline: String,
-    /// The methods: frequency compares with the other hosts, baseline with what is known to be normal
-    #[arg(long, value_delimiter = ',', value_name = "M,...", default_values_t = ["baseline".to_owned(), "frequency".to_owned()])]
+    /// How far back the fleet's own earlier snapshots are compared with: hours, days or weeks
+    #[arg(long, value_name = "30d|none", default_value = Span::DEFAULT)]
+    history: Span,
+    /// The methods: frequency compares with the other hosts, baseline with what is known to be normal, history with
+    /// earlier snapshots
+    #[arg(long, value_delimiter = ',', value_name = "M,...", default_values_t = ["baseline".to_owned(), "frequency".to_owned(), "history".to_owned()])]
     methods: Vec<String>,
     /// Tables to look at, separated by commas [default: all]
     #[arg(long, value_delimiter = ',', value_name = "T,...")]
@@ -52,7 +56,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let store = Store::open(&app.settings.store).await?;
     let manifest = find_snapshot(app, &store, args.fleet.clone(), &args.snapshot).await?;
     let baseline = find_baseline(&store, &manifest.fleet, &args, &methods).await?;
-    let request = AnalyzeRequest { methods, baseline, tables: args.tables };
+    let request = AnalyzeRequest { methods, baseline, history: args.history, tables: args.tables };
     let analysis = analyze_snapshot(app, &store, &manifest, &request).await?;
     // Kept first: a reader of stdout may go away.
     if args.keep {
