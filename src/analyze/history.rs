@@ -4,10 +4,8 @@
 //! with a warning: a damaged snapshot of last week must not keep anybody from looking at today's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
-use std::str::FromStr;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Int64Type, UInt32Type};
 use roaring::RoaringBitmap;
@@ -15,60 +13,11 @@ use roaring::RoaringBitmap;
 use super::fleet::{FleetState, column};
 use super::lines::{Loaded, bitmap, id};
 use super::past::{Merge, PastTable, Slice};
+use super::span::Span;
 use crate::error::{Error, Result};
 use crate::identity::ENCODING_VERSION;
 use crate::model::{HistoryRef, Status};
 use crate::store::{FileEntry, FileKind, Manifest, Store};
-
-/// How far back the past goes: `30d`, `12h`, `2w` or `none`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(Option<TimeDelta>);
-
-impl Span {
-    /// No past at all.
-    pub const NONE: Self = Self(None);
-    /// What is taken when nothing is said.
-    pub const DEFAULT: &'static str = "30d";
-
-    /// Whether there is no past.
-    pub fn is_none(self) -> bool {
-        self.0.is_none()
-    }
-}
-
-impl FromStr for Span {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if text == "none" {
-            return Ok(Self::NONE);
-        }
-        let hours = |unit: char| match unit {
-            'h' => Some(1),
-            'd' => Some(24),
-            'w' => Some(7 * 24),
-            _ => None,
-        };
-        let parsed = text.chars().next_back().and_then(hours).and_then(|hours| {
-            let count: i64 = text.get(..text.len() - 1)?.parse().ok().filter(|count| *count > 0)?;
-            TimeDelta::try_hours(count.checked_mul(hours)?)
-        });
-        parsed.map(|span| Self(Some(span))).ok_or_else(|| {
-            Error::usage(format!("`{}` is no span of time", text.escape_debug()))
-                .hint("hours, days or weeks, like `12h`, `30d` or `2w`; or `none`")
-        })
-    }
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.map(|span| span.num_hours()) {
-            None => f.write_str("none"),
-            Some(hours) if hours % 24 == 0 => write!(f, "{}d", hours / 24),
-            Some(hours) => write!(f, "{hours}h"),
-        }
-    }
-}
 
 /// The snapshots of a span, and what to say of those left out.
 #[derive(Debug, Default)]
@@ -85,7 +34,7 @@ pub struct Earlier {
 /// The store cannot be listed.
 pub async fn earlier(store: &Store, manifest: &Manifest, span: Span) -> Result<Earlier> {
     let mut found = Earlier::default();
-    let Some(span) = span.0 else { return Ok(found) };
+    let Some(span) = span.duration() else { return Ok(found) };
     let listing = store.snapshots(Some(&manifest.fleet)).await?;
     found.warnings.extend(listing.unreadable.iter().map(|error| format!("left out of history: {error}")));
     let since = manifest.started.checked_sub_signed(span).unwrap_or(DateTime::<Utc>::MIN_UTC);
@@ -102,7 +51,8 @@ pub async fn earlier(store: &Store, manifest: &Manifest, span: Span) -> Result<E
             other.snapshot, other.identity_version
         ));
     }
-    let others = found.manifests.iter().filter(|other| other.schemas_blake3 != manifest.schemas_blake3).count();
+    let others =
+        found.manifests.iter().filter(|other| other.schemas_blake3 != manifest.schemas_blake3).count();
     if others > 0 {
         found.warnings.push(format!(
             "{others} of {} earlier snapshots were made with other table schemas: where these changed what identifies a row, known rows look new",
@@ -190,7 +140,17 @@ async fn merge(
         }
     }
     let answers = table.answers;
-    Ok(merge.finish(&Slice::of(&table.lines, (&answers.heard, &answers.answered))))
+    let past = merge.finish(&Slice::of(&table.lines, (&answers.heard, &answers.answered)));
+    let (loose, strict) = (&past.loose_usual, &past.strict_usual);
+    tracing::info!(
+        table = table.name(),
+        snapshots = past.snapshots(),
+        usual_share = loose.share,
+        usual_new = loose.per_snapshot,
+        usual_new_contents = strict.per_snapshot,
+        "merged the past"
+    );
+    Ok(past)
 }
 
 /// Numbers for host names: the ordinals of the analysed snapshot, then what else comes along.
@@ -230,7 +190,9 @@ impl<'a> Snapshot<'a> {
             return Err(Error::data("its hosts table has gaps"));
         }
         snapshot.numbers = names.iter().map(|(_, name)| hosts.of(name)).collect();
-        for batch in snapshot.read(store, FileKind::Coverage, None, &["host", "table_name", "status", "rows"]).await? {
+        for batch in
+            snapshot.read(store, FileKind::Coverage, None, &["host", "table_name", "status", "rows"]).await?
+        {
             snapshot.note_answers(&batch, hosts)?;
         }
         Ok(snapshot)
@@ -306,10 +268,12 @@ pub(super) fn warnings(history: Option<&History>, span: Span, state: &FleetState
         );
         return if span.is_none() { Vec::new() } else { vec![none] };
     };
-    let known: RoaringBitmap = history.tables.values().fold(RoaringBitmap::new(), |all, past| all | &past.heard);
+    let known: RoaringBitmap =
+        history.tables.values().fold(RoaringBitmap::new(), |all, past| all | &past.heard);
     let heard = state.heard();
     let without = (&heard - &known).len();
-    let mut warnings: Vec<String> = history.warnings.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    let mut warnings: Vec<String> =
+        history.warnings.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
     if without * 2 > heard.len() {
         warnings.push(format!(
             "{without} of {} hosts are in no earlier snapshot since {}: history says nothing of them",
@@ -323,16 +287,6 @@ pub(super) fn warnings(history: Option<&History>, span: Span, state: &FleetState
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_are_hours_days_or_weeks() {
-        for (text, shown) in [("30d", "30d"), ("12h", "12h"), ("2w", "14d"), ("48h", "2d"), ("none", "none")] {
-            assert_eq!(text.parse::<Span>().unwrap().to_string(), shown, "{text}");
-        }
-        for text in ["", "d", "0d", "-1d", "30", "30m", "1.5d", "99999999999999999999d", "9999999999999999w", "3ä"] {
-            assert!(text.parse::<Span>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn hosts_keep_their_ordinals_and_others_follow() {

@@ -16,6 +16,8 @@ mod novelty;
 mod past;
 mod rank;
 mod score;
+mod span;
+mod table_history;
 
 use std::collections::BTreeSet;
 
@@ -26,9 +28,11 @@ pub use self::candidate::Method;
 use self::explain::{Explainer, raw_rows};
 use self::fleet::FleetState;
 use self::history::History;
-pub use self::history::{Earlier, Span, earlier};
+pub use self::history::{Earlier, earlier};
 use self::lines::{Id, Lines, Loaded};
-use self::newcomers::{Newcomers, TableHistory};
+use self::newcomers::Newcomers;
+pub use self::span::Span;
+use self::table_history::TableHistory;
 use crate::catalog::Catalog;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -89,7 +93,9 @@ pub async fn analyze(
         tracing::info!(table = table.name(), lines, candidates = count, seconds, "analysed table");
     }
     let heard = state.heard().len();
-    let compared = !known.is_empty() || history.is_some() || (request.methods.contains(&Method::Frequency) && heard >= 3);
+    let compared = !known.is_empty()
+        || history.is_some()
+        || (request.methods.contains(&Method::Frequency) && heard >= 3);
     let hosts = rank::rank(&state, scored, &common, compared);
     let mut warnings = manifest.warnings.clone();
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));

@@ -1,6 +1,7 @@
 //! How much a row gains by being new and loses by being known: formulas only.
 
 use chrono::{DateTime, Utc};
+use roaring::RoaringBitmap;
 
 use super::past::Yardstick;
 
@@ -9,12 +10,15 @@ use super::past::Yardstick;
 const MOST_LOST: f64 = 0.8;
 /// After so many hours being there says half of what it can say.
 const HALF_HOURS: f64 = 6.0;
-/// A row that is new to host and fleet gains at most this share of what it lacks to the highest score.
+/// A row that is new to host and fleet gains at most this share of what it lacks to the highest score, in proportion to
+/// what it has: where the other hosts make a row worth nothing, being new adds nothing.
 const MOST_GAINED: f64 = 0.75;
 /// So many times more new things than usual halve what one of them says.
 const CROWD: f64 = 4.0;
 /// In a fleet of fewer hosts even a table where nobody ever shows anything new is not wholly quiet.
 const FULL_SCORE_HOSTS: f64 = 30.0;
+/// Peers of a host that say something.
+const FEWEST_PEERS: u64 = 8;
 /// How much less a new row says when everybody has it.
 const SHARED: f64 = 0.6;
 
@@ -49,7 +53,7 @@ pub(super) struct Novelty {
 /// A score between 0 and `most`, in the light of the past.
 ///
 /// ```text
-/// new to host and fleet   score + (most − score) × 0.75 × quiet / crowded(crowd)
+/// new to host and fleet   score + (most − score) × (score / most) × 0.75 × quiet / crowded(crowd)
 /// known on the host       score × (1 − 0.8 × settled × hours / (hours + 6))
 /// new to the host, known to the fleet, or a host without past   score
 /// ```
@@ -57,7 +61,8 @@ pub(super) fn adjust(score: f64, most: f64, novelty: &Novelty) -> f64 {
     match novelty {
         Novelty { host_has_past: false, .. } => score,
         Novelty { new_to_fleet: true, .. } => {
-            score + (most - score).max(0.0) * MOST_GAINED * novelty.quiet / crowded(novelty.crowd)
+            let gain = MOST_GAINED * novelty.quiet / crowded(novelty.crowd);
+            score + (most - score).max(0.0) * (score / most.max(f64::MIN_POSITIVE)) * gain
         }
         Novelty { new_to_host: true, .. } => score,
         _ => {
@@ -72,6 +77,17 @@ pub(super) fn adjust(score: f64, most: f64, novelty: &Novelty) -> f64 {
 pub(super) fn quiet(usual: &Yardstick) -> f64 {
     let hosts = usual.hosts as f64;
     surprise((usual.share * hosts).max(1.0), hosts) / hosts.max(FULL_SCORE_HOSTS).log2()
+}
+
+/// The same among the peers of a host, of whom it is one: 1 when no other of them shows anything new today. Groups of
+/// fewer than 8 say nothing.
+pub(super) fn quiet_among(usual: &Yardstick, peers: &RoaringBitmap) -> f64 {
+    if peers.len() < FEWEST_PEERS {
+        return 1.0;
+    }
+    let hosts = peers.len() as f64;
+    let showing = peers.iter().filter(|host| usual.today.contains_key(host)).count();
+    surprise(showing as f64, hosts) / hosts.log2()
 }
 
 /// What one new thing among `crowd` times the usual number is divided by.
@@ -139,7 +155,7 @@ mod tests {
 
     #[test]
     fn new_rows_gain_and_known_ones_lose_but_never_all() {
-        assert!(adjust(40.0, 100.0, &new()) > 80.0);
+        assert_eq!(adjust(40.0, 100.0, &new()), 40.0 + 60.0 * 0.4 * 0.75);
         let long = adjust(40.0, 100.0, &known(1.0, 30.0 * 24.0));
         assert!((8.0..9.0).contains(&long), "{long}");
         assert!(adjust(40.0, 100.0, &known(1.0 / 30.0, 24.0)) > 38.0, "since yesterday is recent");
@@ -162,19 +178,32 @@ mod tests {
         assert_eq!(quiet(&usual(0.125)), 0.5);
         assert_eq!(adjust(40.0, 100.0, &Novelty { quiet: 0.0, ..new() }), 40.0);
         assert_eq!(quiet(&Yardstick::default()), 0.0, "nobody has a past");
+        let today = (0..16).map(|host| (host, 1)).collect();
+        let containers = Yardstick { today, ..usual(0.25) };
+        assert_eq!(quiet_among(&containers, &(0..16).collect()), 0.0, "their kind does it");
+        assert_eq!(quiet_among(&containers, &(15..31).collect()), 1.0, "nobody else of its kind does");
+        assert_eq!(quiet_among(&containers, &(0..7).collect()), 1.0, "too few");
     }
 
     #[test]
     fn one_among_many_new_rows_says_little() {
-        let crowd = |crowd| adjust(0.0, 100.0, &Novelty { crowd, ..new() });
-        assert!(crowd(1.0) > crowd(5.0) && crowd(5.0) > 3.0 * crowd(1000.0), "{} {}", crowd(5.0), crowd(1000.0));
+        let crowd = |crowd| adjust(50.0, 100.0, &Novelty { crowd, ..new() }) - 50.0;
+        assert!(
+            crowd(1.0) > crowd(5.0) && crowd(5.0) > 3.0 * crowd(1000.0),
+            "{} {}",
+            crowd(5.0),
+            crowd(1000.0)
+        );
         assert_eq!(crowd(0.2), crowd(1.0));
     }
 
     #[test]
     fn what_more_hosts_share_is_more_like_a_deploy() {
         assert!(shared_strength(0.4, 1, 1.0) > shared_strength(0.8, 1, 1.0));
-        assert!(shared_strength(0.4, 3, 1.0) > shared_strength(0.4, 1, 1.0), "the same hosts in three tables");
+        assert!(
+            shared_strength(0.4, 3, 1.0) > shared_strength(0.4, 1, 1.0),
+            "the same hosts in three tables"
+        );
         assert!(shared_strength(0.4, 1, 32.0) < 15.0, "where chance does it every day");
     }
 

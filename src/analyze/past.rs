@@ -368,8 +368,13 @@ mod tests {
 
     #[test]
     fn first_last_and_highest_prevalence_are_those_of_all_snapshots() {
-        let earlier =
-            [slice(&[]), slice(&[(1, hosts([3]))]), slice(&[(1, hosts(0..9))]), slice(&[(1, hosts([4]))]), slice(&[])];
+        let earlier = [
+            slice(&[]),
+            slice(&[(1, hosts([3]))]),
+            slice(&[(1, hosts(0..9))]),
+            slice(&[(1, hosts([4]))]),
+            slice(&[]),
+        ];
         let past = merged(&earlier, &slice(&[(1, hosts([3, 11])), (2, hosts([0]))]));
         let seen = &past.loose[&id(1)];
         assert_eq!((seen.first, seen.last, seen.snapshots), (1, 3, 3));
@@ -401,7 +406,11 @@ mod tests {
         ];
         let past = merged(&earlier, &slice(&[(1, hosts((0..HOSTS).filter(|host| *host != 5)))]));
         assert_eq!(past.always[&id(1)], hosts(0..HOSTS), "a host that did not answer lacked nothing");
-        assert!(!past.always.contains_key(&id(2)), "one that lacked it did not always have it: {:?}", past.always);
+        assert!(
+            !past.always.contains_key(&id(2)),
+            "one that lacked it did not always have it: {:?}",
+            past.always
+        );
         assert!(!past.always.contains_key(&id(3)), "what came later was not always there");
     }
 

@@ -69,7 +69,8 @@ fn mapping(text: &str) -> Result<(String, String), String> {
 
 /// A time, or a day, which begins at midnight; all of it UTC.
 fn time(text: &str) -> Result<DateTime<Utc>, String> {
-    let day = || text.parse::<NaiveDate>().ok().and_then(|day| day.and_hms_opt(0, 0, 0)).map(|time| time.and_utc());
+    let day =
+        || text.parse::<NaiveDate>().ok().and_then(|day| day.and_hms_opt(0, 0, 0)).map(|time| time.and_utc());
     let time = text.parse::<DateTime<Utc>>().ok().or_else(day);
     time.filter(|time| time.timestamp() >= 0)
         .ok_or_else(|| "expected a time since 1970, like 2026-01-31 or 2026-01-31T08:00:00Z".to_owned())
