@@ -8,8 +8,7 @@ use crate::analyze::{AnalyzeRequest, Method, Span, analyze};
 use crate::engine::{Engine, EngineConfig};
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Fleet, SnapshotId, Verdict};
-use crate::report::analysis::findings_batch;
-use crate::report::{Format, RenderOptions, render};
+use crate::report::{Format, RenderOptions, analysis::findings_batch, render};
 use crate::store::{Baseline, Manifest, Store};
 
 /// Rank the hosts of a snapshot: which need a look, and because of which rows
