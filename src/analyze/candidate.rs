@@ -96,12 +96,14 @@ pub enum Method {
     Cluster,
     /// Rows of several tables that stand on the same hosts.
     Campaigns,
+    /// Against earlier snapshots of the fleet.
+    History,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 5] =
-        [Self::Baseline, Self::Frequency, Self::Missing, Self::Cluster, Self::Campaigns];
+    pub const ALL: [Self; 6] =
+        [Self::Baseline, Self::History, Self::Frequency, Self::Missing, Self::Campaigns, Self::Cluster];
 
     /// The name on the command line and in outputs.
     pub fn as_str(self) -> &'static str {
@@ -111,6 +113,7 @@ impl Method {
             Self::Baseline => "baseline",
             Self::Cluster => "cluster",
             Self::Campaigns => "campaigns",
+            Self::History => "history",
         }
     }
 }

@@ -300,7 +300,7 @@ fn quote(value: &Value) -> String {
 }
 
 /// `path /usr/sbin/sshd, name sshd`: the columns that name a row, rare ones first, empty ones left out.
-fn name_row(spec: &TableSpec, row: &Row, first: &[String]) -> String {
+pub(super) fn name_row(spec: &TableSpec, row: &Row, first: &[String]) -> String {
     let loose = spec.identity(Strength::Loose).map(|column| column.name.clone());
     let mut names: Vec<String> = first.to_vec();
     names.extend(loose.filter(|name| !first.contains(name)));
@@ -325,6 +325,14 @@ fn reason(spec: &TableSpec, candidate: &Candidate, row: &Row, nearest: Option<&N
     match (candidate.method, candidate.kind) {
         (Method::Missing, FindingKind::Missing) => {
             format!("{named} is on {on} that answered, and not on this one")
+        }
+        (Method::History, FindingKind::Missing) => format!(
+            "this host had {named} in every earlier snapshot and has it no more; of {} hosts that always had it {} still have it",
+            candidate.hosts_answered, candidate.hosts_with_row
+        ),
+        (Method::History, FindingKind::New) => format!("{named} is first seen in this snapshot; on {on}"),
+        (Method::History, _) => {
+            format!("{named} has content first seen in this snapshot; on {on}{}", changes(row, nearest))
         }
         (Method::Baseline, FindingKind::Missing) => {
             format!("{named} is on every host of the baseline, and not on this one")

@@ -12,11 +12,17 @@ mod explain;
 mod explained;
 mod fleet;
 mod frequency;
+mod history;
 mod lines;
 mod missing;
+mod newcomers;
+mod novelty;
+mod past;
 mod peers;
 mod rank;
 mod score;
+mod span;
+mod table_history;
 #[cfg(test)]
 mod testing;
 mod views;
@@ -30,8 +36,13 @@ pub use self::candidate::Method;
 use self::explain::{CommonLines, Explainer, raw_rows};
 use self::explained::Explanations;
 use self::fleet::FleetState;
+use self::history::History;
+pub use self::history::{Earlier, earlier};
 use self::lines::{Id, Lines, Loaded};
+use self::newcomers::Newcomers;
 use self::peers::PeerGroups;
+pub use self::span::Span;
+use self::table_history::TableHistory;
 use self::views::View;
 use crate::catalog::Catalog;
 use crate::engine::Engine;
@@ -46,6 +57,8 @@ pub struct AnalyzeRequest {
     pub methods: Vec<Method>,
     /// The baseline to compare with.
     pub baseline: Option<Baseline>,
+    /// How far back the fleet's own past goes; nothing without the method `history`.
+    pub history: Span,
     /// Tables to look at; all when empty.
     pub tables: Vec<String>,
 }
@@ -75,12 +88,17 @@ pub async fn analyze(
     };
     let tables = chosen_tables(&state, request)?;
     let loaded = load((engine, catalog), manifest, &state, &tables).await?;
+    let (history, methods) = past(store, manifest, (&state, &loaded), request).await?;
     let mut scored: Vec<Scored> = Vec::new();
-    let mut groups = peers::PeerGroups::default();
+    let mut groups = PeerGroups::default();
     if request.methods.contains(&Method::Cluster) {
         groups = peers::peer_groups(&loaded, &state);
         scored.extend(peers::misplaced(&groups, &loaded, &state));
     }
+    let newcomers = history.as_ref().map(|history| {
+        Newcomers::new(history, &loaded)
+            .with_peers(groups.groups.iter().map(|group| group.hosts.clone()).collect())
+    });
     let mut campaigns = campaigns::Campaigns::default();
     if request.methods.contains(&Method::Campaigns) {
         campaigns = campaigns::campaigns(&loaded, &groups, &state);
@@ -91,43 +109,75 @@ pub async fn analyze(
         let started = std::time::Instant::now();
         common.count(&table.lines, table.answers);
         let views = views::views(table)?;
-        let candidates = candidates((table, &views), request, (&known, &groups, &explanations));
+        let mut candidates = candidates((table, &views), request, (&known, &groups, &explanations));
+        let mut past = newcomers.as_ref().and_then(|newcomers| newcomers.table(table));
+        candidates.extend(past.as_mut().map(TableHistory::candidates).unwrap_or_default());
         let count = candidates.len();
         let extra = campaigns.candidates(number, table);
-        scored.extend(findings(engine, manifest, (table, &views, &state), (candidates, extra)).await?);
+        let judged = Judged { table, views: &views, state: &state, past: past.as_ref() };
+        scored.extend(findings(engine, manifest, &judged, (candidates, extra)).await?);
         let (seconds, lines) = (started.elapsed().as_secs_f64(), table.lines.lines.len());
         tracing::info!(table = table.name(), lines, candidates = count, seconds, "analysed table");
     }
     campaigns.tell(&mut scored, &loaded, &state);
     let heard = state.heard().len();
-    let compared = !known.is_empty() || (request.methods.contains(&Method::Frequency) && heard >= 3);
+    let compared = !known.is_empty()
+        || history.is_some()
+        || (request.methods.contains(&Method::Frequency) && heard >= 3);
     let mut hosts = rank::rank(&state, scored, (&common, &groups), compared);
     groups.note_in(&mut hosts, &state);
     campaigns.raise(&mut hosts, &state);
     let mut warnings = manifest.warnings.clone();
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));
     warnings.extend(groups.warnings());
+    if request.methods.contains(&Method::History) {
+        warnings.extend(history::warnings(history.as_ref(), request.history, &state));
+        warnings.extend(newcomers::warnings(hosts.iter().flat_map(|host| &host.findings)));
+    }
+    let deploys = newcomers.as_ref().map(|newcomers| newcomers.deploys(&state)).unwrap_or_default();
     Ok(Analysis {
         schema_version: SCHEMA_VERSION,
         diffy_version: env!("CARGO_PKG_VERSION").to_owned(),
         fleet: manifest.fleet.clone(),
         snapshot: manifest.snapshot,
         collected_at: manifest.started,
-        methods: request.methods.iter().map(|method| method.as_str().to_owned()).collect(),
+        methods: methods.iter().map(|method| method.as_str().to_owned()).collect(),
         baseline: request.baseline.as_ref().map(|baseline| BaselineRef {
             name: baseline.name.clone(),
             created_at: baseline.created,
-            snapshots: vec![baseline.origin.snapshot],
+            snapshots: baseline.origin.snapshots(),
         }),
-        history: None,
+        history: history.as_ref().map(History::reference),
         hosts_total: state.total(),
         hosts_answered: heard,
         tables_compared: if compared { compared_tables(&state, &tables) } else { 0 },
         warnings,
         hosts,
         peer_groups: groups.shown(),
-        campaigns: campaigns.shown(&state),
+        campaigns: campaigns.shown(&state).into_iter().chain(deploys).collect(),
     })
+}
+
+/// The fleet's past, and the methods that have something to compare with.
+async fn past(
+    store: &Store,
+    manifest: &Manifest,
+    of: (&FleetState, &[Loaded<'_>]),
+    request: &AnalyzeRequest,
+) -> Result<(Option<History>, Vec<Method>)> {
+    let mut methods = request.methods.clone();
+    let history = match methods.contains(&Method::History) {
+        true => History::load(store, manifest, of, request.history).await?,
+        false => None,
+    };
+    if history.is_none() {
+        methods.retain(|method| *method != Method::History);
+    }
+    if methods.is_empty() {
+        return Err(Error::usage(format!("fleet `{}` has no past to compare with", manifest.fleet))
+            .hint("`--history` says how far back it goes; it needs an earlier snapshot"));
+    }
+    Ok((history, methods))
 }
 
 /// Tables that hosts said something of.
@@ -186,18 +236,30 @@ fn candidates(
     found
 }
 
-/// Scores the candidates of one table and explains those that matter.
+/// One table and what its candidates are told by.
+struct Judged<'a> {
+    table: &'a Loaded<'a>,
+    views: &'a [View],
+    state: &'a FleetState,
+    past: Option<&'a TableHistory<'a>>,
+}
+
+/// Scores the candidates of one table and explains those that matter; `scored` ones come with their score.
 async fn findings(
     engine: &Engine,
     manifest: &Manifest,
-    (table, views, state): (&Loaded<'_>, &[View], &FleetState),
-    (mut candidates, extra): (Vec<Candidate>, Vec<(Candidate, f64)>),
+    judged: &Judged<'_>,
+    (mut candidates, scored): (Vec<Candidate>, Vec<(Candidate, f64)>),
 ) -> Result<Vec<Scored>> {
+    let Judged { table, views, state, past } = judged;
     let lines = &table.lines;
     let mut scores = score::scores(&candidates, lines.spec.weight)?;
-    for (candidate, score) in extra {
+    for (candidate, score) in scored {
         candidates.push(candidate);
         scores.push(score);
+    }
+    if let Some(past) = past {
+        past.adjust(&candidates, &mut scores);
     }
     let kept = rank::worth_showing(candidates, scores);
     let mut ids: Vec<Id> = kept.iter().filter_map(|(candidate, _)| candidate.strict).collect();
@@ -207,7 +269,10 @@ async fn findings(
     let common = CommonLines::new(table);
     let explainer = Explainer { lines, views, raw: &raw, common: &common };
     let explained = |(candidate, score): (Candidate, f64)| {
-        let finding = explainer.finding(&candidate, &state.hosts[candidate.host as usize], score);
+        let mut finding = explainer.finding(&candidate, &state.hosts[candidate.host as usize], score);
+        if let Some(past) = past {
+            past.tell(&candidate, &mut finding);
+        }
         Scored { host: candidate.host, telling: cause::telling_values(&candidate, &finding), finding }
     };
     Ok(kept.into_iter().map(explained).collect())

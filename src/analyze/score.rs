@@ -28,8 +28,8 @@ pub(super) fn scores(candidates: &[Candidate], weight: f64) -> Result<Vec<f64>> 
     let crowds = crowds(candidates);
     let score = |(candidate, as_odd): (&Candidate, u32)| {
         let strength = match candidate.method {
-            // What these two find comes with its score.
-            Method::Cluster | Method::Campaigns => 0.0,
+            // What these find gets its score elsewhere.
+            Method::Cluster | Method::Campaigns | Method::History => 0.0,
             Method::Frequency | Method::Missing => fleet_strength(candidate, as_odd),
             Method::Baseline => baseline_strength(candidate, crowds[&crowd(candidate)]),
         };

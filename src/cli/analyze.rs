@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{App, Outcome};
-use crate::analyze::{AnalyzeRequest, Method, analyze};
+use crate::analyze::{AnalyzeRequest, Method, Span, analyze};
 use crate::engine::{Engine, EngineConfig};
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Fleet, SnapshotId, Verdict};
-use crate::report::analysis::findings_batch;
-use crate::report::{Format, RenderOptions, render};
+use crate::report::{Format, RenderOptions, analysis::findings_batch, render};
 use crate::store::{Baseline, Manifest, Store};
 
 /// Rank the hosts of a snapshot: which need a look, and because of which rows
@@ -24,8 +23,12 @@ pub(super) struct Args {
     /// The baseline to compare with; `auto` takes the newest of the fleet, if there is one
     #[arg(long, value_name = "NAME|none|auto", default_value = "auto")]
     baseline: String,
-    /// The methods: frequency compares with the other hosts, baseline with what is known to be normal,
-    /// cluster finds peer groups, campaigns finds rows of several tables that stand on the same hosts
+    /// How far back the fleet's own earlier snapshots are compared with: hours, days or weeks
+    #[arg(long, value_name = "30d|none", default_value = Span::DEFAULT)]
+    history: Span,
+    /// The methods: baseline compares with what is known to be normal, history with earlier snapshots, frequency
+    /// with the other hosts; missing is what hardly any other host lacks, campaigns are rows of several tables on the
+    /// same hosts, cluster finds peer groups
     #[arg(long, value_delimiter = ',', value_name = "M,...", default_values_t = Method::ALL.map(|method| method.as_str().to_owned()))]
     methods: Vec<String>,
     /// Tables to look at, separated by commas [default: all]
@@ -53,7 +56,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let store = Store::open(&app.settings.store).await?;
     let manifest = find_snapshot(app, &store, args.fleet.clone(), &args.snapshot).await?;
     let baseline = find_baseline(&store, &manifest.fleet, &args, &methods).await?;
-    let request = AnalyzeRequest { methods, baseline, tables: args.tables };
+    let request = AnalyzeRequest { methods, baseline, history: args.history, tables: args.tables };
     let analysis = analyze_snapshot(app, &store, &manifest, &request).await?;
     // Kept first: a reader of stdout may go away.
     if args.keep {

@@ -11,7 +11,7 @@ use super::analyze::{analyze_snapshot, write};
 use super::collect::{Collection, collect};
 use super::output::print;
 use super::{App, Outcome};
-use crate::analyze::{AnalyzeRequest, Method};
+use crate::analyze::{AnalyzeRequest, Method, Span};
 use crate::catalog::TableSpec;
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Finding, FindingKind, HostResult};
@@ -113,8 +113,9 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     };
     let finished = collect(app, &store, collection).await?;
     let request = AnalyzeRequest {
-        methods: vec![Method::Frequency, Method::Cluster, Method::Campaigns],
+        methods: Method::ALL.to_vec(),
         baseline: None,
+        history: Span::NONE,
         tables: Vec::new(),
     };
     let analysis = analyze_snapshot(app, &store, &finished.manifest, &request).await?;

@@ -7,6 +7,7 @@ mod collect;
 mod config;
 mod demo;
 mod help;
+mod history;
 mod import;
 mod prompt;
 mod query;
