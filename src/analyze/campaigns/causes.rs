@@ -29,6 +29,8 @@ const HARDWARE: [&str; 4] = ["system_info", "ec2_instance_metadata", "interface_
 /// Processes that a login brings.
 const OF_A_LOGIN: [&str; 10] =
     ["(sd-pam)", "bash", "dbus-daemon", "login", "sh", "sshd", "sshd-session", "su", "sudo", "systemd"];
+/// Where these are.
+const OF_THE_SYSTEM: [&str; 5] = ["/usr/bin/", "/usr/sbin/", "/usr/lib/", "/bin/", "/lib/"];
 /// Tables that say who is or was logged in.
 const LOGINS: [&str; 2] = ["last", "logged_in_users"];
 
@@ -171,6 +173,7 @@ fn is_login(part: &Part<'_>) -> bool {
             && [".service", ".scope", ".slice"].iter().any(|end| id.ends_with(end))
     };
     match part.table {
+        "startup_items" => is_unit(part.value("name")),
         "systemd_units" => is_unit(part.value("id")) && !part.value("id").starts_with("user-sessions"),
         "mounts" => part.value("path").starts_with("/run/user/"),
         table => LOGINS.contains(&table),
@@ -212,7 +215,8 @@ impl Cause {
                 is_login(part)
                     || (part.table.starts_with("process")
                         && OF_A_LOGIN.contains(&part.value("name"))
-                        && !part.is_new("path"))
+                        && (!part.is_new("path")
+                            || OF_THE_SYSTEM.iter().any(|start| part.value("path").starts_with(start))))
             }
         }
     }

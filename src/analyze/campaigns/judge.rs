@@ -198,7 +198,7 @@ fn words(explained: &[Option<String>]) -> String {
             None => counts.push((cause, 1)),
         }
     }
-    counts.sort_by(|a, b| b.1.cmp(&a.1));
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let more = counts.len().saturating_sub(3);
     let mut words: Vec<String> = counts.iter().take(3).map(|(cause, _)| (*cause).clone()).collect();
     if more > 0 {

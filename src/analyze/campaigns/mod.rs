@@ -33,6 +33,8 @@ const ROWS_SHOWN: usize = 6;
 const WORTH_REPORTING: f64 = 8.0;
 /// From this score on the rows of a campaign that nothing explains are findings of its hosts.
 const UNEXPLAINED: f64 = 40.0;
+/// From this many tables on: a process has a socket or a file by itself.
+const FEWEST_TABLES: usize = 3;
 /// Rows of one campaign that become findings of each host.
 const MOST_FINDINGS: usize = 12;
 /// Scores of hosts in such a campaign: they are to be reviewed, and the stronger the campaign the earlier.
@@ -166,7 +168,8 @@ fn listed(names: &[String]) -> String {
 
 impl Found {
     fn is_unexplained(&self) -> bool {
-        self.judged.explained_by.is_none() && self.judged.score >= UNEXPLAINED
+        let is_open = self.judged.explained_by.is_none() && self.judged.tables.len() >= FEWEST_TABLES;
+        is_open && self.judged.score >= UNEXPLAINED
     }
 
     fn open_rows(&self) -> impl Iterator<Item = (&JudgedRow, &Item)> {

@@ -103,7 +103,8 @@ impl Tree {
     }
 }
 
-/// Below the steepest step that may part kinds; `heights` are sorted.
+/// Below the steepest step that may part kinds, or where no step is steep, at the least distance of kinds; `heights`
+/// are sorted.
 fn steepest_step(heights: &[f32]) -> f32 {
     let usual = heights.get(heights.len() / 2).copied().unwrap_or_default();
     let least = NEAREST_KINDS.max(TIMES_USUAL * usual);
@@ -113,7 +114,7 @@ fn steepest_step(heights: &[f32]) -> f32 {
         |(below, above): &(f32, f32)| *above >= least && above / below >= STEP && *below < FURTHEST_OF_A_KIND;
     let steepness = |(below, above): &(f32, f32)| above / below;
     let steepest = steps.filter(may_part).max_by(|a, b| steepness(a).total_cmp(&steepness(b)));
-    steepest.map_or(FURTHEST_OF_A_KIND, |(below, above)| (below * above).sqrt().min(FURTHEST_OF_A_KIND))
+    steepest.map_or(least, |(below, above)| (below * above).sqrt().min(FURTHEST_OF_A_KIND))
 }
 
 /// Adds each host to the nearest of the new groups when it is near enough; gives back the others.

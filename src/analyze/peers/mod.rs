@@ -55,6 +55,7 @@ impl PeerGroups {
     }
 
     /// The hosts that this one can be compared with; none when there are too few of its kind.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the methods that judge within groups come next"))]
     pub(super) fn peers(&self, host: u32) -> Option<&RoaringBitmap> {
         let group = self.of.get(host as usize).copied().flatten()?;
         Some(&self.groups[group].hosts).filter(|hosts| hosts.len() >= FEWEST_PEERS)
