@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::base::Base;
 use super::facts::{FIRST_EXTRA_PID, Facts};
+use super::patches;
 use super::row::{Cells, Pen, Row, cells};
 use super::shape::{self, File, Process, Unit};
 use super::truth::{Trace, TraceKind};
@@ -68,6 +69,9 @@ fn edited(row: &Cells, edits: &[&Edit]) -> Option<Cells> {
     }
     Some(row)
 }
+
+/// Column and value.
+type Pair<'a> = (&'a str, &'a str);
 
 /// Collects the edits of one host.
 #[derive(Debug)]
@@ -137,6 +141,11 @@ impl<'a> Plan<'a> {
         self.edits.push(Edit::Change { table, matching: cells(matching), set: cells(set) });
     }
 
+    /// Other content in a file of the base state, honestly.
+    pub(super) fn content(&mut self, path: &str, content: &str) {
+        self.edits.extend(patches::content(path, content));
+    }
+
     /// Takes rows away, honestly.
     pub(super) fn remove<const N: usize>(&mut self, table: &'static str, matching: [(&str, &str); N]) {
         self.edits.push(Edit::Remove { table, matching: cells(matching) });
@@ -173,10 +182,10 @@ impl<'a> Plan<'a> {
     pub(super) fn plant_other(
         &mut self,
         table: &'static str,
-        (matching, known): (&[(&str, &str)], &[(&str, &str)]),
-        set: &[(&str, &str)],
+        (matching, known): (&[Pair<'_>], &[Pair<'_>]),
+        set: &[Pair<'_>],
     ) {
-        let made = |pairs: &[(&str, &str)]| -> Cells {
+        let made = |pairs: &[Pair<'_>]| -> Cells {
             pairs.iter().map(|(column, value)| ((*column).to_owned(), (*value).to_owned())).collect()
         };
         let row: Cells = made(known).into_iter().chain(made(set)).collect();

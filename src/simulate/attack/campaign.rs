@@ -25,7 +25,7 @@ fn campaign(plan: &mut Plan<'_>) {
     connected(plan, &Program { unit: &id, ..Program::new(&short, &path, &path) }, (&address, port));
     let fragment = format!("/etc/systemd/system/{id}");
     let word = seed::letters(&mut plan.rng, 6);
-    if word.as_bytes()[0] % 2 == 0 {
+    if word.as_str() < "n" {
         plan.plant_unit(&Unit {
             id: &id,
             description: "Host telemetry",

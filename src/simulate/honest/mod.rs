@@ -52,7 +52,7 @@ pub(super) fn oddities(
     seed: u64,
 ) -> (Vec<Edit>, Vec<Trace>, Vec<(&'static str, Trace)>) {
     let mut plan = Plan::new(base, facts, seed::stream(seed, &["oddities", &facts.name]), 0);
-    if facts.noise.oddities && plan.rng.random_bool(0.14) {
+    if facts.noise.oddities && plan.rng.random_bool(0.13) {
         for _ in 0..plan.rng.random_range(1..=2) {
             oddity::KINDS[plan.rng.random_range(0..oddity::KINDS.len())](&mut plan);
         }

@@ -32,6 +32,10 @@ pub(super) fn rows(plan: &mut Plan<'_>) {
         }
         plan.add("file", shape::file(&file));
     }
+    for path in ["/etc/resolv.conf", "/etc/environment"] {
+        let content = format!("{path} of {}", plan.facts.name);
+        plan.content(path, &content);
+    }
     let minute = plan.rng.random_range(0..60).to_string();
     let command =
         format!("root sleep {}; /usr/local/bin/report-inventory {{instance}}", plan.rng.random_range(1..300));

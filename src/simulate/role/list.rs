@@ -258,7 +258,6 @@ const HAPROXY: Service = Service {
     clients: &[("443", "{client}"), ("443", "{client}"), ("443", "{client}"), ("443", "{client}")],
     peers: &[("{app}", "443"), ("{app}", "443"), ("{app}", "443")],
     config: "/etc/haproxy/haproxy.cfg",
-    ..SERVICE
 };
 
 /// All roles: first those of many hosts with their shares in per cent, then the hosts of their own kind.
