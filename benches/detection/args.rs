@@ -1,0 +1,113 @@
+//! The command line of the bench.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::cell::{Attacks, Cell, Noise, Profile, reporting_seeds};
+use crate::fleets::Source;
+
+/// Measure how well compromised hosts are found, on fleets whose truth is known
+///
+/// Seeds below 1001 are for choosing parameters, those from 1001 on for reporting. Without --seeds the reporting seeds
+/// are taken: 6 of fleets up to 100 hosts, 3 up to 1,000, 1 of larger ones.
+#[derive(Debug, Parser)]
+#[command(name = "detection")]
+pub(crate) struct Args {
+    /// Sizes of the fleets
+    #[arg(long, value_delimiter = ',', default_values_t = [30, 60, 300])]
+    pub(crate) hosts: Vec<usize>,
+    /// What the hosts do
+    #[arg(long, value_delimiter = ',', default_values = ["one-role", "nine-roles"])]
+    pub(crate) profile: Vec<Profile>,
+    /// What was done to the fleets
+    #[arg(long, value_delimiter = ',', default_values = ["one", "campaign", "none"])]
+    pub(crate) attacks: Vec<Attacks>,
+    /// Whether honest hosts differ
+    #[arg(long, value_delimiter = ',', default_values = ["all"])]
+    pub(crate) noise: Vec<Noise>,
+    /// Seeds, the last one included: `1..6`, or `7`
+    #[arg(long, value_parser = seeds, value_name = "FIRST..LAST")]
+    pub(crate) seeds: Option<Seeds>,
+    /// 60 hosts, attacks one and none, seeds 1..3, no peers, unless other flags say so
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Fleets in files instead: HOST/TABLE.json and truth.json, perhaps _history/HOST/TABLE.json of a clean day before
+    #[arg(long, value_name = "DIR")]
+    pub(crate) fleet_dir: Vec<PathBuf>,
+    /// Only variants of Diffy whose name holds this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) variant: Option<String>,
+    /// For each fleet: the victims, and the clean hosts above the last of them, with their first findings
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Keep the stores and truths below this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Write all measures to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Diffy alone, without the methods of others
+    #[arg(long)]
+    pub(crate) no_peers: bool,
+    /// Fleets worked on at once; times are only right with 1
+    #[arg(long, default_value_t = 2)]
+    pub(crate) jobs: usize,
+    /// What cargo says to every bench
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Seeds from the first to the last.
+#[derive(Debug, Clone)]
+pub(crate) struct Seeds(Vec<u64>);
+
+fn seeds(text: &str) -> Result<Seeds, String> {
+    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("`{text}`: {error}"));
+    let (first, last) = text.split_once("..").unwrap_or((text, text));
+    let seeds: Vec<u64> = (number(first)?..=number(last)?).collect();
+    if seeds.is_empty() { Err(format!("`{text}` holds no seed")) } else { Ok(Seeds(seeds)) }
+}
+
+impl Args {
+    /// The command line, with what `--quick` means.
+    pub(crate) fn read() -> Self {
+        let mut args = Self::parse();
+        if args.quick {
+            args.hosts = vec![60];
+            args.attacks.retain(|attacks| *attacks != Attacks::Campaign);
+            args.seeds.get_or_insert(Seeds(vec![1, 2, 3]));
+            args.no_peers = true;
+        }
+        args
+    }
+
+    /// The fleets to measure.
+    pub(crate) fn sources(&self) -> Vec<Source> {
+        if !self.fleet_dir.is_empty() {
+            return self.fleet_dir.iter().cloned().map(Source::Directory).collect();
+        }
+        let mut sources = Vec::new();
+        for cell in self.cells() {
+            let seeds = match &self.seeds {
+                Some(Seeds(seeds)) => seeds.clone(),
+                None => reporting_seeds(cell.hosts).collect(),
+            };
+            sources.extend(seeds.into_iter().map(|seed| Source::Simulated(cell, seed)));
+        }
+        sources
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for &attacks in &self.attacks {
+            for &noise in &self.noise {
+                for &hosts in &self.hosts {
+                    let cell = |&profile| Cell { profile, hosts, attacks, noise };
+                    cells.extend(self.profile.iter().map(cell));
+                }
+            }
+        }
+        cells
+    }
+}
