@@ -27,6 +27,7 @@ use diffy::error::{Error, Result};
 use diffy::ingest::IngestConfig;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
 use self::args::Args;
 use self::fleets::{Fleet, Plant, Source};
@@ -102,7 +103,9 @@ async fn run_all(bench: Arc<Bench>) -> Result<()> {
     let sources = bench.args.sources();
     let tasks = sources.clone().into_iter().enumerate().map(|(number, source)| {
         let bench = Arc::clone(&bench);
-        let task = async move { tokio::spawn(async move { bench.fleet(number, &source).await }).await };
+        // A thread of its own: what a fleet needs is mostly computing.
+        let work = move || Handle::current().block_on(bench.fleet(number, &source));
+        let task = tokio::task::spawn_blocking(work);
         task.map(|done| done.map_err(|source| Error::internal("a fleet failed").source(source))?)
     });
     let done: Vec<(Kept, Vec<Measured>)> =
