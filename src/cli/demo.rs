@@ -90,10 +90,10 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     }
     let (url, temporary) = place(app, &args)?;
     let compromised = args.compromised.unwrap_or_else(|| {
-        let can_be = Simulation::most_compromised(args.hosts, args.seed);
+        let can_be = Simulation::most_compromised(&SimulationConfig::new(args.hosts, 0, args.seed));
         MOST_COMPROMISED.min(args.hosts.div_ceil(10)).min(can_be)
     });
-    let config = SimulationConfig { hosts: args.hosts, compromised, seed: args.seed };
+    let config = SimulationConfig::new(args.hosts, compromised, args.seed);
     let base = if args.bundled { Base::bundled() } else { own_base(app).await };
     let simulation = Arc::new(Simulation::new(config, base)?);
     let store = Store::open_or_create(&url).await?;

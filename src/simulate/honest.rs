@@ -3,95 +3,80 @@
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use super::base::{self, Base};
+use super::base::Base;
 use super::bundled;
+use super::facts::Facts;
 use super::plan::{Edit, Plan, Program};
 use super::row::cells;
 use super::seed::{self, pick};
 use super::shape::{self, File, Unit};
-
-/// Packages that a canary may get first, and files that come with them.
-const STAGED: &[(&str, &[&str])] = &[
-    ("bash", &["/usr/bin/bash"]),
-    ("curl", &["/usr/bin/curl"]),
-    ("git", &["/usr/bin/git"]),
-    ("less", &["/usr/bin/less"]),
-    ("libcurl4", &["/usr/lib/x86_64-linux-gnu/libcurl.so.4.8.0"]),
-    ("libpam-modules", &["/usr/lib/x86_64-linux-gnu/security/pam_unix.so", "/usr/sbin/unix_chkpwd"]),
-    ("libssl3", &["/usr/lib/x86_64-linux-gnu/libssl.so.3", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"]),
-    ("nginx", &["/usr/sbin/nginx"]),
-    ("openssh-client", &["/usr/bin/ssh", "/usr/bin/scp", "/usr/bin/ssh-keygen"]),
-    ("openssh-server", &["/usr/sbin/sshd"]),
-    ("openssl", &["/usr/bin/openssl"]),
-    ("redis-server", &["/usr/bin/redis-server"]),
-    ("rsync", &["/usr/bin/rsync"]),
-    ("sudo", &["/usr/bin/sudo", "/usr/sbin/visudo"]),
-    ("tzdata", &[]),
-    ("wget", &["/usr/bin/wget"]),
-];
-
-/// The newer packages that the canaries of this fleet have, and the files that changed with them.
-pub(super) fn canary(base: &Base, seed: u64) -> Vec<Edit> {
-    let mut rng = seed::stream(seed, &["canary"]);
-    let mut staged = STAGED.to_vec();
-    staged.shuffle(&mut rng);
-    staged.truncate(rng.random_range(3..=5));
-    staged.iter().flat_map(|(name, paths)| newer_package(base, name, paths)).collect()
-}
-
-fn newer_package(base: &Base, name: &str, paths: &[&str]) -> Vec<Edit> {
-    let Some(package) = base.find("deb_packages", "name", name) else { return Vec::new() };
-    let version = base::newer(package.get("version").map_or("", String::as_str));
-    let mut edits = vec![Edit::Change {
-        table: "deb_packages",
-        matching: cells([("name", name)]),
-        set: cells([("version", &version)]),
-    }];
-    for path in paths {
-        let content = format!("{path} {version}");
-        let newer = File::new(path, "", &content);
-        let (mut file, mut hash) = (shape::file(&newer), shape::hash(&newer));
-        file.retain(|column, _| ["size", "mtime", "ctime"].contains(&column.as_str()));
-        hash.retain(|column, _| ["md5", "sha1", "sha256"].contains(&column.as_str()));
-        let matching = cells([("path", path)]);
-        edits.push(Edit::Change { table: "file", matching: matching.clone(), set: file });
-        edits.push(Edit::Change { table: "hash", matching, set: hash });
-    }
-    edits
-}
+use super::truth::Trace;
 
 /// Leaves the rows of something honest.
 type Happens = fn(&mut Plan<'_>);
 
-/// The honest differences of one host, beside those of a canary.
-pub(super) fn oddities(plan: &mut Plan<'_>) {
-    histories(plan);
-    leftovers(plan);
-    let chances: [(f64, Happens); 12] = [
-        (0.12, admin_session),
-        (0.03, apt_running),
-        (0.05, admin_cron),
-        (0.06, debug_package),
-        (0.05, failed_unit),
-        (0.01, capture_running),
-        (0.02, contractor),
-        (0.02, hotfix_unit),
-        (0.02, hosts_entry),
-        (0.03, admin_script),
-        (0.03, extra_key),
-        (0.02, debug_module),
+/// Lanes of process ids that honest differences use; see [`Plan::new`].
+pub(super) const LANES: i64 = 8;
+
+/// The honest differences of one host, beside its packages, in a fleet of that seed so many days ago.
+pub(super) fn edits(base: &Base, facts: &Facts, (seed, day): (u64, u32)) -> Vec<Edit> {
+    let day = day.to_string();
+    let noise = facts.noise;
+    let stages: [(bool, &[&str], Happens); 3] = [
+        (noise.sessions, &["histories"], histories),
+        (noise.sessions, &["sessions", &day], sessions),
+        (noise.transient, &["transient", &day], transient),
     ];
-    for (chance, happens) in chances {
-        if plan.rng.random_bool(chance) {
-            happens(plan);
+    let mut edits = Vec::new();
+    for (lane, (_, purpose, happens)) in (1..).zip(stages).filter(|(_, (on, ..))| *on) {
+        let parts: Vec<&str> = purpose.iter().copied().chain([facts.name.as_str()]).collect();
+        let mut plan = Plan::new(base, facts, seed::stream(seed, &parts), lane);
+        happens(&mut plan);
+        edits.extend(plan.finish().0);
+    }
+    edits.extend(oddities(base, facts, seed).0);
+    edits
+}
+
+/// The one-offs of one host: edits, nothing planted, and what they are.
+pub(super) fn oddities(
+    base: &Base,
+    facts: &Facts,
+    seed: u64,
+) -> (Vec<Edit>, Vec<Trace>, Vec<(&'static str, Trace)>) {
+    let mut plan = Plan::new(base, facts, seed::stream(seed, &["oddities", &facts.name]), 0);
+    if facts.noise.oddities && plan.rng.random_bool(0.14) {
+        let all: [Happens; 9] = [
+            admin_cron,
+            debug_package,
+            failed_unit,
+            contractor,
+            hotfix_unit,
+            hosts_entry,
+            admin_script,
+            extra_key,
+            debug_module,
+        ];
+        for _ in 0..plan.rng.random_range(1..=2) {
+            all[plan.rng.random_range(0..all.len())](&mut plan);
         }
     }
-    if plan.facts.second_kernel {
-        let version = plan.base.kernels()[1].clone();
-        plan.add(
-            "deb_packages",
-            shape::package(&format!("linux-image-{version}"), "6.1.112-1", "kernel", "amd64"),
-        );
+    plan.finish_odd()
+}
+
+fn sessions(plan: &mut Plan<'_>) {
+    if plan.rng.random_bool(0.12) {
+        admin_session(plan);
+    }
+}
+
+fn transient(plan: &mut Plan<'_>) {
+    leftovers(plan);
+    if plan.rng.random_bool(0.03) {
+        apt_running(plan);
+    }
+    if plan.rng.random_bool(0.01) {
+        capture_running(plan);
     }
 }
 

@@ -4,7 +4,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::base::Base;
-use super::facts::{FIRST_EXTRA_PID, Facts, TODAY};
+use super::facts::{FIRST_EXTRA_PID, Facts};
 use super::row::{Cells, Pen, Row, cells};
 use super::shape::{self, File, Process, Unit};
 use super::truth::{Trace, TraceKind};
@@ -80,6 +80,7 @@ pub(super) struct Plan<'a> {
     pub(super) rng: ChaCha8Rng,
     edits: Vec<Edit>,
     traces: Vec<Trace>,
+    odd: Vec<(&'static str, Trace)>,
     next_pid: i64,
 }
 
@@ -108,7 +109,12 @@ impl<'a> Plan<'a> {
     /// An empty plan; plans of one host that start at different `lane`s hand out different process ids.
     pub(super) fn new(base: &'a Base, facts: &'a Facts, rng: ChaCha8Rng, lane: i64) -> Self {
         let next_pid = FIRST_EXTRA_PID + lane * 20;
-        Self { base, facts, rng, edits: Vec::new(), traces: Vec::new(), next_pid }
+        Self { base, facts, rng, edits: Vec::new(), traces: Vec::new(), odd: Vec::new(), next_pid }
+    }
+
+    /// The edits, what was planted, and what is honestly odd.
+    pub(super) fn finish_odd(self) -> (Vec<Edit>, Vec<Trace>, Vec<(&'static str, Trace)>) {
+        (self.edits, self.traces, self.odd)
     }
 
     /// The edits and the traces of what was planted.
@@ -144,15 +150,17 @@ impl<'a> Plan<'a> {
         matching: [(&str, &str); N],
         set: [(&str, &str); M],
     ) {
-        let values = cells(matching).into_iter().chain(cells(set)).collect();
-        self.traces.push(Trace { table, kind: TraceKind::Present, values });
+        let row: Cells = cells(matching).into_iter().chain(cells(set)).collect();
+        let columns: Vec<&str> = row.keys().map(String::as_str).collect();
+        self.trace(TraceKind::Present, table, &row, &columns);
         self.change(table, matching, set);
     }
 
     /// Takes rows away; that they are missing is a trace.
     pub(super) fn plant_missing<const N: usize>(&mut self, table: &'static str, matching: [(&str, &str); N]) {
         let matching = cells(matching);
-        self.traces.push(Trace { table, kind: TraceKind::Missing, values: matching.clone() });
+        let columns: Vec<&str> = matching.keys().map(String::as_str).collect();
+        self.trace(TraceKind::Missing, table, &matching, &columns);
         self.edits.push(Edit::Remove { table, matching });
     }
 
@@ -162,9 +170,41 @@ impl<'a> Plan<'a> {
     }
 
     fn trace(&mut self, kind: TraceKind, table: &'static str, row: &Cells, columns: &[&str]) {
+        let trace = self.traced(kind, table, row, columns);
+        self.traces.push(trace);
+    }
+
+    fn traced(&self, kind: TraceKind, table: &'static str, row: &Cells, columns: &[&str]) -> Trace {
         let known = columns.iter().filter_map(|column| row.get_key_value(*column));
-        let values = known.map(|(column, value)| (column.clone(), value.clone())).collect();
-        self.traces.push(Trace { table, kind, values });
+        let values = known.map(|(column, value)| (column.clone(), self.as_collected(value)));
+        Trace { table, kind, values: values.collect() }
+    }
+
+    /// A value as the host will say it.
+    fn as_collected(&self, value: &str) -> String {
+        let literal = value.strip_prefix("{=").and_then(|rest| rest.strip_suffix('}'));
+        literal.map_or_else(|| self.facts.resolve(value), ToOwned::to_owned)
+    }
+
+    /// Adds a row that is a host's own for an honest reason of that kind, recognised by these columns.
+    pub(super) fn odd(&mut self, kind: &'static str, (table, row): (&'static str, Cells), columns: &[&str]) {
+        let trace = self.traced(TraceKind::Present, table, &row, columns);
+        self.odd.push((kind, trace));
+        self.add(table, row);
+    }
+
+    /// Changes rows for an honest reason of that kind.
+    pub(super) fn odd_change<const N: usize, const M: usize>(
+        &mut self,
+        (kind, table): (&'static str, &'static str),
+        matching: [(&str, &str); N],
+        set: [(&str, &str); M],
+    ) {
+        let row: Cells = cells(matching).into_iter().chain(cells(set)).collect();
+        let columns: Vec<&str> = row.keys().map(String::as_str).collect();
+        let trace = self.traced(TraceKind::Present, table, &row, &columns);
+        self.odd.push((kind, trace));
+        self.change(table, matching, set);
     }
 
     /// The base process id of the first process of that name; that of init when there is none.
@@ -238,7 +278,7 @@ impl<'a> Plan<'a> {
     pub(super) fn plant_content(&mut self, path: &str, content: &str) {
         let changed = File::new(path, "", content);
         let (file, hash) = (shape::file(&changed), shape::hash(&changed));
-        let ctime = (TODAY - self.rng.random_range(600..400_000)).to_string();
+        let ctime = (self.facts.today - self.rng.random_range(600..400_000)).to_string();
         // Many intruders set the time of what they replace; the time of the change they cannot set.
         let mtime = if self.rng.random_bool(0.5) { &ctime } else { &file["mtime"] };
         let set = [("size", file["size"].as_str()), ("mtime", mtime), ("ctime", &ctime)];

@@ -4,6 +4,7 @@
 //! for compromised hosts may know these files.
 
 mod access;
+mod campaign;
 mod evasion;
 mod execution;
 mod persistence;
@@ -12,6 +13,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+pub(super) use self::campaign::CAMPAIGN;
 use super::plan::{Plan, Program};
 use super::seed::{self, pick};
 use super::shape;
@@ -25,6 +27,8 @@ pub(super) struct Scenario {
     pub(super) title: &'static str,
     /// The ATT&CK technique.
     pub(super) attack: &'static str,
+    /// Whether it hides among things that every host has.
+    pub(super) subtle: bool,
     /// Leaves the rows.
     pub(super) plant: fn(&mut Plan<'_>),
 }
@@ -35,6 +39,14 @@ pub(super) fn all() -> impl Iterator<Item = &'static Scenario> {
         .into_iter()
         .flatten()
 }
+
+/// The scenario of that position; the one after the last is [`CAMPAIGN`].
+pub(super) fn nth(position: usize) -> Option<&'static Scenario> {
+    if position == CAMPAIGN_POSITION { Some(&CAMPAIGN) } else { all().nth(position) }
+}
+
+/// Where [`nth`] finds the campaign.
+pub(super) const CAMPAIGN_POSITION: usize = 100;
 
 /// Fewest and most scenarios on one compromised host.
 const PER_HOST: std::ops::RangeInclusive<usize> = 4..=7;
