@@ -70,7 +70,8 @@ fn clean_host(out: &mut String, host: &HostResult, (truth, catalog): (&Truth, &C
 fn facts(truth: &Truth, host: &str) -> String {
     let facts = truth.facts.get(host).into_iter().flatten();
     let shown = facts.filter(|(name, value)| {
-        let known = ["role", "canary", "color", "new", "kernel", "wave"].contains(&name.as_str());
+        let known =
+            ["role", "own_kind", "canary", "color", "new", "kernel", "hardware"].contains(&name.as_str());
         known && !["", "false", "0"].contains(&value.as_str())
     });
     shown.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")

@@ -87,9 +87,9 @@ impl Plant {
     }
 
     async fn simulated(&self, store: Store, cell: Cell, seed: u64) -> Result<Fleet> {
-        let clean = simulated::simulate(cell, seed, true)?;
+        let clean = simulated::simulate(cell, seed, 1)?;
         let before = self.collect(&store, clean, yesterday()).await?;
-        let simulation = simulated::simulate(cell, seed, false)?;
+        let simulation = simulated::simulate(cell, seed, 0)?;
         let truth = simulated::truth(&simulation);
         let today = self.collect(&store, simulation, now()).await?;
         Ok(Fleet { store, today, before: Some(before), truth })
