@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use diffy::simulate::Noise;
 
-use crate::cell::{Attacks, Cell, Noise, Profile, reporting_seeds};
+use crate::cell::{Attacks, Cell, Profile, reporting_seeds};
 use crate::fleets::Source;
 
 /// Measure how well compromised hosts are found, on fleets whose truth is known
@@ -23,9 +24,9 @@ pub(crate) struct Args {
     /// What was done to the fleets
     #[arg(long, value_delimiter = ',', default_values = ["one", "campaign", "none"])]
     pub(crate) attacks: Vec<Attacks>,
-    /// Whether honest hosts differ
-    #[arg(long, value_delimiter = ',', default_values = ["all"])]
-    pub(crate) noise: Vec<Noise>,
+    /// How honest hosts differ: all, none, settled, or kinds with commas between them; repeat it for several
+    #[arg(long, default_value = "all", value_parser = noise)]
+    pub(crate) noise: Vec<String>,
     /// Seeds, the last one included: `1..6`, or `7`
     #[arg(long, value_parser = seeds, value_name = "FIRST..LAST")]
     pub(crate) seeds: Option<Seeds>,
@@ -41,7 +42,8 @@ pub(crate) struct Args {
     /// For each fleet: the victims, and the clean hosts above the last of them, with their first findings
     #[arg(long)]
     pub(crate) explain: bool,
-    /// Keep the stores and truths below this directory
+    /// Keep stores and truths below this directory, and take from it what is there: the quick way to try another
+    /// analysis, and wrong after a change of simulator, identity or ingest
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
     /// Write all measures to a file
@@ -56,6 +58,10 @@ pub(crate) struct Args {
     /// What cargo says to every bench
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+fn noise(text: &str) -> Result<String, String> {
+    text.parse::<Noise>().map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Seeds from the first to the last.
@@ -89,11 +95,11 @@ impl Args {
         }
         let mut sources = Vec::new();
         for cell in self.cells() {
-            let seeds = match &self.seeds {
+            let seeds: Vec<u64> = match &self.seeds {
                 Some(Seeds(seeds)) => seeds.clone(),
                 None => reporting_seeds(cell.hosts).collect(),
             };
-            sources.extend(seeds.into_iter().map(|seed| Source::Simulated(cell, seed)));
+            sources.extend(seeds.into_iter().map(|seed| Source::Simulated(cell.clone(), seed)));
         }
         sources
     }
@@ -101,9 +107,9 @@ impl Args {
     fn cells(&self) -> Vec<Cell> {
         let mut cells = Vec::new();
         for &attacks in &self.attacks {
-            for &noise in &self.noise {
+            for noise in &self.noise {
                 for &hosts in &self.hosts {
-                    let cell = |&profile| Cell { profile, hosts, attacks, noise };
+                    let cell = |&profile| Cell { profile, hosts, attacks, noise: noise.clone() };
                     cells.extend(self.profile.iter().map(cell));
                 }
             }

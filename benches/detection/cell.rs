@@ -32,17 +32,8 @@ pub(crate) enum Attacks {
     None,
 }
 
-/// Whether honest hosts differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-pub(crate) enum Noise {
-    /// In every way that is known.
-    All,
-    /// In nothing but what they are.
-    None,
-}
-
 /// One kind of fleet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cell {
     /// What its hosts do.
     pub(crate) profile: Profile,
@@ -50,13 +41,13 @@ pub(crate) struct Cell {
     pub(crate) hosts: usize,
     /// What was done to it.
     pub(crate) attacks: Attacks,
-    /// Whether honest hosts differ.
-    pub(crate) noise: Noise,
+    /// How honest hosts differ, as the simulator spells it: `all`, `none`, or names with commas between them.
+    pub(crate) noise: String,
 }
 
 impl Cell {
     /// How many hosts are compromised, at least two of those that are attacked one by one.
-    pub(crate) fn compromised(self) -> usize {
+    pub(crate) fn compromised(&self) -> usize {
         let share = |percent: usize| (self.hosts * percent).div_ceil(100);
         match self.attacks {
             Attacks::None => 0,
@@ -75,10 +66,7 @@ impl fmt::Display for Cell {
         let (profile, attacks) =
             (name(self.profile.to_possible_value()), name(self.attacks.to_possible_value()));
         write!(f, "{profile} {} hosts, attacks {attacks}", self.hosts)?;
-        match self.noise {
-            Noise::All => Ok(()),
-            Noise::None => f.write_str(", no noise"),
-        }
+        if self.noise == "all" { Ok(()) } else { write!(f, ", noise {}", self.noise) }
     }
 }
 

@@ -16,9 +16,12 @@ use diffy::store::{Manifest, SpoolBegin, SpoolWriter, Store};
 use crate::cell::Cell;
 use crate::simulated;
 use crate::truth::Truth;
+use crate::write_json;
 
 /// The fleet's name in its store.
 const FLEET: &str = "bench";
+/// The file beside the store that has the truth.
+const TRUTH: &str = "truth.json";
 /// Hosts asked at once.
 const ASKED_AT_ONCE: usize = 8;
 
@@ -38,6 +41,8 @@ pub(crate) struct Plant {
     pub(crate) catalog: Arc<Catalog>,
     /// Threads and memory of one fleet.
     pub(crate) config: IngestConfig,
+    /// Whether anybody wants the day before.
+    pub(crate) wants_past: bool,
 }
 
 /// A fleet in a store of its own.
@@ -64,6 +69,16 @@ impl Source {
         }
     }
 
+    /// A name for its directory.
+    pub(crate) fn slug(&self) -> String {
+        let name = match self {
+            Self::Simulated(cell, seed) => format!("{cell} {seed}"),
+            Self::Directory(path) => path.display().to_string(),
+        };
+        let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
+        name.chars().map(plain).collect()
+    }
+
     /// Its seed; a directory has none.
     pub(crate) fn seed(&self) -> Option<u64> {
         match self {
@@ -80,19 +95,44 @@ impl Plant {
     /// The simulator, the files or the store fail.
     pub(crate) async fn fleet(&self, source: &Source, dir: &Path) -> Result<Fleet> {
         let store = Store::open_or_create(&dir.join("store").display().to_string()).await?;
+        let file = dir.join(TRUTH);
+        if let Some(kept) = self.kept(&store, &file).await? {
+            return Ok(kept);
+        }
+        let fleet = self.make(source, store).await?;
+        // Last: a fleet without it is unfinished.
+        write_json(&file, &fleet.truth)?;
+        Ok(fleet)
+    }
+
+    /// What an earlier run made here.
+    async fn kept(&self, store: &Store, truth: &Path) -> Result<Option<Fleet>> {
+        let Ok(text) = std::fs::read(truth) else { return Ok(None) };
+        let Ok(truth) = serde_json::from_slice(&text) else { return Ok(None) };
+        let mut manifests = store.snapshots(None).await?.manifests;
+        manifests.sort_by_key(|manifest| manifest.started);
+        let Some(today) = manifests.pop() else { return Ok(None) };
+        let before = manifests.pop();
+        let has_all = before.is_some() || !self.wants_past;
+        Ok(has_all.then(|| Fleet { store: store.clone(), today, before, truth }))
+    }
+
+    async fn make(&self, source: &Source, store: Store) -> Result<Fleet> {
         match source {
-            Source::Simulated(cell, seed) => self.simulated(store, *cell, *seed).await,
+            Source::Simulated(cell, seed) => self.simulated(store, cell, *seed).await,
             Source::Directory(path) => self.imported(store, path).await,
         }
     }
 
-    async fn simulated(&self, store: Store, cell: Cell, seed: u64) -> Result<Fleet> {
-        let clean = simulated::simulate(cell, seed, 1)?;
-        let before = self.collect(&store, clean, yesterday()).await?;
+    async fn simulated(&self, store: Store, cell: &Cell, seed: u64) -> Result<Fleet> {
+        let before = match self.wants_past {
+            true => Some(self.collect(&store, simulated::simulate(cell, seed, 1)?, yesterday()).await?),
+            false => None,
+        };
         let simulation = simulated::simulate(cell, seed, 0)?;
         let truth = simulated::truth(&simulation);
         let today = self.collect(&store, simulation, now()).await?;
-        Ok(Fleet { store, today, before: Some(before), truth })
+        Ok(Fleet { store, today, before, truth })
     }
 
     async fn collect(&self, store: &Store, fleet: Simulation, at: DateTime<Utc>) -> Result<Manifest> {
@@ -115,7 +155,7 @@ impl Plant {
     async fn imported(&self, store: Store, dir: &Path) -> Result<Fleet> {
         let truth = Truth::read(&dir.join("truth.json"), &self.catalog)?;
         let history = dir.join("_history");
-        let before = match history.is_dir() {
+        let before = match self.wants_past && history.is_dir() {
             true => Some(self.import(&store, &history, yesterday()).await?),
             false => None,
         };

@@ -85,10 +85,11 @@ fn run() -> Result<()> {
     let dir = args.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let config = IngestConfig { limits: Limits::default(), threads, memory_limit_bytes: MEMORY };
-    let plant = Plant { catalog: Arc::new(Catalog::builtin()?), config };
     let is_wanted =
         |variant: &&Variant| args.variant.as_ref().is_none_or(|text| variant.name.contains(text.as_str()));
-    let variants = variants::ALL.iter().filter(is_wanted).collect();
+    let variants: Vec<&Variant> = variants::ALL.iter().filter(is_wanted).collect();
+    let wants_past = variants.iter().any(|variant| variant.knows_past);
+    let plant = Plant { catalog: Arc::new(Catalog::builtin()?), config, wants_past };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let bench = Arc::new(Bench { args, plant, variants, dir });
     runtime.block_on(run_all(bench))
@@ -101,10 +102,10 @@ fn failed(source: std::io::Error) -> Error {
 /// Measures all fleets, some at once, and prints what came of it.
 async fn run_all(bench: Arc<Bench>) -> Result<()> {
     let sources = bench.args.sources();
-    let tasks = sources.clone().into_iter().enumerate().map(|(number, source)| {
+    let tasks = sources.clone().into_iter().map(|source| {
         let bench = Arc::clone(&bench);
         // A thread of its own: what a fleet needs is mostly computing.
-        let work = move || Handle::current().block_on(bench.fleet(number, &source));
+        let work = move || Handle::current().block_on(bench.fleet(&source));
         let task = tokio::task::spawn_blocking(work);
         task.map(|done| done.map_err(|source| Error::internal("a fleet failed").source(source))?)
     });
@@ -125,8 +126,8 @@ async fn run_all(bench: Arc<Bench>) -> Result<()> {
 
 impl Bench {
     /// Makes a fleet and runs all variants on it.
-    async fn fleet(&self, number: usize, source: &Source) -> Result<(Kept, Vec<Measured>)> {
-        let dir = self.dir.join(format!("fleet-{number:03}"));
+    async fn fleet(&self, source: &Source) -> Result<(Kept, Vec<Measured>)> {
+        let dir = self.dir.join(source.slug());
         std::fs::create_dir_all(&dir).map_err(failed)?;
         let started = std::time::Instant::now();
         let fleet = self.plant.fleet(source, &dir).await?;
@@ -148,7 +149,6 @@ impl Bench {
             before: fleet.before.as_ref().map(|before| before.snapshot.to_string()),
             dir: dir.clone(),
         };
-        write_json(&dir.join("truth.json"), &fleet.truth)?;
         if self.args.no_peers && self.args.keep.is_none() {
             std::fs::remove_dir_all(&dir).map_err(failed)?;
         }

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use diffy::error::Result;
 use diffy::simulate::{self, Base, HostFacts, Simulation, SimulationConfig, TraceKind, scenarios};
 
-use crate::cell::{Attacks, Cell, Noise, Profile};
+use crate::cell::{Attacks, Cell, Profile};
 use crate::truth::{Cells, Oddity, Planted, Trace, Truth};
 
 /// The fleet of a cell and a seed, so many days back; only today something was done to it.
 ///
 /// # Errors
 /// The simulator cannot make it.
-pub(crate) fn simulate(cell: Cell, seed: u64, day: u32) -> Result<Simulation> {
+pub(crate) fn simulate(cell: &Cell, seed: u64, day: u32) -> Result<Simulation> {
     let config = SimulationConfig {
         hosts: cell.hosts,
         compromised: 0,
@@ -21,10 +21,7 @@ pub(crate) fn simulate(cell: Cell, seed: u64, day: u32) -> Result<Simulation> {
             Profile::OneRole => simulate::Profile::OneRole,
             Profile::NineRoles => simulate::Profile::NineRoles,
         },
-        noise: match cell.noise {
-            Noise::All => simulate::Noise::ALL,
-            Noise::None => simulate::Noise::NONE,
-        },
+        noise: cell.noise.parse()?,
         attacks: match cell.attacks {
             Attacks::One | Attacks::None => simulate::Attacks::One,
             Attacks::Several => simulate::Attacks::Several,

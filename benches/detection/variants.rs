@@ -19,7 +19,7 @@ pub(crate) struct Variant {
     /// The methods.
     methods: &'static [Method],
     /// Whether the day before is known.
-    knows_past: bool,
+    pub(crate) knows_past: bool,
 }
 
 /// All variants; one more is one more line.
