@@ -8,6 +8,9 @@ use diffy::simulate::Noise;
 use crate::cell::{Attacks, Cell, Profile, reporting_seeds};
 use crate::fleets::Source;
 
+/// From more hosts on a fleet is large.
+const LARGE: usize = 1_000;
+
 /// Measure how well compromised hosts are found, on fleets whose truth is known
 ///
 /// Seeds below 1001 are for choosing parameters, those from 1001 on for reporting. Without --seeds the reporting seeds
@@ -15,14 +18,14 @@ use crate::fleets::Source;
 #[derive(Debug, Parser)]
 #[command(name = "detection")]
 pub(crate) struct Args {
-    /// Sizes of the fleets
-    #[arg(long, value_delimiter = ',', default_values_t = [30, 60, 300])]
+    /// Sizes of the fleets [default: 30,60,300,2000; fleets of more than 1,000 hosts only with attacks one]
+    #[arg(long, value_delimiter = ',', value_name = "N,...")]
     pub(crate) hosts: Vec<usize>,
     /// What the hosts do
     #[arg(long, value_delimiter = ',', default_values = ["one-role", "nine-roles"])]
     pub(crate) profile: Vec<Profile>,
-    /// What was done to the fleets
-    #[arg(long, value_delimiter = ',', default_values = ["one", "campaign", "none"])]
+    /// What was done to the fleets [default: one,campaign,none]
+    #[arg(long, value_delimiter = ',')]
     pub(crate) attacks: Vec<Attacks>,
     /// How honest hosts differ: all, none, settled, or kinds with commas between them; repeat it for several
     #[arg(long, default_value = "all", value_parser = noise)]
@@ -30,7 +33,7 @@ pub(crate) struct Args {
     /// Seeds, the last one included: `1..6`, or `7`
     #[arg(long, value_parser = seeds, value_name = "FIRST..LAST")]
     pub(crate) seeds: Option<Seeds>,
-    /// 60 hosts, attacks one and none, seeds 1..3, no peers, unless other flags say so
+    /// 60 hosts, attacks one and none, seeds 1..3 unless other flags say so; no peers
     #[arg(long)]
     pub(crate) quick: bool,
     /// Fleets in files instead: HOST/TABLE.json and truth.json, perhaps _history/HOST/TABLE.json of a clean day before
@@ -80,8 +83,8 @@ impl Args {
     pub(crate) fn read() -> Self {
         let mut args = Self::parse();
         if args.quick {
-            args.hosts = vec![60];
-            args.attacks.retain(|attacks| *attacks != Attacks::Campaign);
+            fill(&mut args.hosts, &[60]);
+            fill(&mut args.attacks, &[Attacks::One, Attacks::None]);
             args.seeds.get_or_insert(Seeds(vec![1, 2, 3]));
             args.no_peers = true;
         }
@@ -105,15 +108,28 @@ impl Args {
     }
 
     fn cells(&self) -> Vec<Cell> {
+        let (mut hosts, mut attacks) = (self.hosts.clone(), self.attacks.clone());
+        fill(&mut hosts, &[30, 60, 300, 2_000]);
+        fill(&mut attacks, &[Attacks::One, Attacks::Campaign, Attacks::None]);
         let mut cells = Vec::new();
-        for &attacks in &self.attacks {
+        for attacks in attacks {
             for noise in &self.noise {
-                for &hosts in &self.hosts {
+                for &hosts in &hosts {
                     let cell = |&profile| Cell { profile, hosts, attacks, noise: noise.clone() };
                     cells.extend(self.profile.iter().map(cell));
                 }
             }
         }
+        // Large fleets are there to see what size does.
+        let is_named = |cell: &Cell| self.attacks.contains(&cell.attacks);
+        cells.retain(|cell| cell.hosts <= LARGE || cell.attacks == Attacks::One || is_named(cell));
         cells
+    }
+}
+
+/// Takes the values that are meant where none was named.
+fn fill<T: Copy>(values: &mut Vec<T>, meant: &[T]) {
+    if values.is_empty() {
+        values.extend(meant);
     }
 }

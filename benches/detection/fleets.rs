@@ -94,11 +94,13 @@ impl Plant {
     /// # Errors
     /// The simulator, the files or the store fail.
     pub(crate) async fn fleet(&self, source: &Source, dir: &Path) -> Result<Fleet> {
-        let store = Store::open_or_create(&dir.join("store").display().to_string()).await?;
-        let file = dir.join(TRUTH);
-        if let Some(kept) = self.kept(&store, &file).await? {
+        let (place, file) = (dir.join("store"), dir.join(TRUTH));
+        if let Some(kept) = self.kept(&place, &file).await? {
             return Ok(kept);
         }
+        // What is there is unfinished, or lacks the day before.
+        let _ = std::fs::remove_dir_all(&place);
+        let store = Store::open_or_create(&place.display().to_string()).await?;
         let fleet = self.make(source, store).await?;
         // Last: a fleet without it is unfinished.
         write_json(&file, &fleet.truth)?;
@@ -106,15 +108,16 @@ impl Plant {
     }
 
     /// What an earlier run made here.
-    async fn kept(&self, store: &Store, truth: &Path) -> Result<Option<Fleet>> {
+    async fn kept(&self, place: &Path, truth: &Path) -> Result<Option<Fleet>> {
         let Ok(text) = std::fs::read(truth) else { return Ok(None) };
         let Ok(truth) = serde_json::from_slice(&text) else { return Ok(None) };
+        let store = Store::open(&place.display().to_string()).await?;
         let mut manifests = store.snapshots(None).await?.manifests;
         manifests.sort_by_key(|manifest| manifest.started);
         let Some(today) = manifests.pop() else { return Ok(None) };
         let before = manifests.pop();
         let has_all = before.is_some() || !self.wants_past;
-        Ok(has_all.then(|| Fleet { store: store.clone(), today, before, truth }))
+        Ok(has_all.then(|| Fleet { store, today, before, truth }))
     }
 
     async fn make(&self, source: &Source, store: Store) -> Result<Fleet> {

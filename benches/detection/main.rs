@@ -56,6 +56,7 @@ struct Kept {
     cell: String,
     seed: Option<u64>,
     dir: PathBuf,
+    hosts: u64,
     snapshot: String,
     /// The day before, clean.
     before: Option<String>,
@@ -145,6 +146,7 @@ impl Bench {
         let kept = Kept {
             cell: source.cell(),
             seed: source.seed(),
+            hosts: fleet.today.hosts_asked,
             snapshot: fleet.today.snapshot.to_string(),
             before: fleet.before.as_ref().map(|before| before.snapshot.to_string()),
             dir: dir.clone(),

@@ -35,6 +35,8 @@ import numpy
 
 warnings.filterwarnings("ignore")
 OWN = {"host", "fleet", "dt", "snapshot", "collected_at", "loose_id", "strict_id", "extra"}
+# Every row of a fleet is held in memory.
+MOST_HOSTS = 1000
 VARYING = re.compile(r"[0-9a-fA-F]*[0-9][0-9a-fA-F]{5,}|[0-9a-fA-F]{5,}[0-9][0-9a-fA-F]*|[0-9]+")
 
 
@@ -392,6 +394,9 @@ def identity_columns(directory):
 def main(schemas, directory):
     schemas, results = identity_columns(schemas), []
     for kept in json.loads((pathlib.Path(directory) / "fleets.json").read_text()):
+        if kept["hosts"] > MOST_HOSTS:
+            print(f"peers.py: {kept['cell']} is left out: too large", file=sys.stderr)
+            continue
         fleet = Fleet(kept, schemas)
         if not fleet.victims:
             continue

@@ -20,14 +20,20 @@ pub(crate) struct Variant {
     methods: &'static [Method],
     /// Whether the day before is known.
     pub(crate) knows_past: bool,
+    /// What else of the request is not as usual.
+    switch: fn(&mut AnalyzeRequest),
 }
 
 /// All variants; one more is one more line.
 pub(crate) const ALL: &[Variant] = &[
-    Variant { name: "frequency", methods: &[Method::Frequency], knows_past: false },
-    Variant { name: "baseline of the day before", methods: &[Method::Baseline], knows_past: true },
-    Variant { name: "frequency + baseline", methods: &Method::ALL, knows_past: true },
+    variant("frequency", &[Method::Frequency], false),
+    variant("baseline of the day before", &[Method::Baseline], true),
+    variant("frequency + baseline", &Method::ALL, true),
 ];
+
+const fn variant(name: &'static str, methods: &'static [Method], knows_past: bool) -> Variant {
+    Variant { name, methods, knows_past, switch: |_| {} }
+}
 
 /// An analysis and what it took.
 #[derive(Debug)]
@@ -49,7 +55,8 @@ impl Variant {
         }
         let engine = engine(plant, fleet)?;
         let baseline = if self.knows_past { baseline(plant, fleet, &engine).await? } else { None };
-        let request = AnalyzeRequest { methods: self.methods.to_vec(), baseline, tables: Vec::new() };
+        let mut request = AnalyzeRequest { methods: self.methods.to_vec(), baseline, tables: Vec::new() };
+        (self.switch)(&mut request);
         let catalog: &Catalog = &plant.catalog;
         let started = Instant::now();
         let analysis = analyze((&fleet.store, &engine, catalog), &fleet.today, &request).await?;
