@@ -246,8 +246,14 @@ fn intruders(analysis: &Analysis, truth: &Truth, catalog: &Catalog) -> Vec<Strin
     clean.filter_map(|host| Some(cause(host, host.findings.first()?, truth, catalog))).collect()
 }
 
-/// What a finding of a clean host is: its oddity where that is known, its table and kind.
+/// What a finding of a clean host is: table, kind, and the honest oddity whose row it shows, or that the host has beside.
 pub(crate) fn cause(host: &HostResult, finding: &Finding, truth: &Truth, catalog: &Catalog) -> String {
-    let oddity = truth.oddity(&host.host, finding, catalog).unwrap_or("nothing planned");
-    format!("{} {} ({oddity})", finding.table, finding.kind)
+    let known = match truth.oddity(&host.host, finding, catalog) {
+        Some(kind) => kind.to_owned(),
+        None => match truth.oddities.get(&host.host).and_then(|oddities| oddities.first()) {
+            Some(oddity) => format!("beside {}", oddity.kind),
+            None => "no known oddity".to_owned(),
+        },
+    };
+    format!("{} {} ({known})", finding.table, finding.kind)
 }

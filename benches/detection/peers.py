@@ -394,7 +394,7 @@ def identity_columns(directory):
 def main(schemas, directory):
     schemas, results = identity_columns(schemas), []
     for kept in json.loads((pathlib.Path(directory) / "fleets.json").read_text()):
-        if kept["hosts"] > MOST_HOSTS:
+        if kept.get("hosts", 0) > MOST_HOSTS:
             print(f"peers.py: {kept['cell']} is left out: too large", file=sys.stderr)
             continue
         fleet = Fleet(kept, schemas)

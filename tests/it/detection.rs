@@ -5,7 +5,9 @@ mod metrics;
 
 use std::collections::HashSet;
 
-use self::metrics::*;
+use self::metrics::{
+    Page, average_precision, jaccard, mean, median, reached_by, read_by_host, recall_at, rows_above, ties,
+};
 
 fn about(found: Option<f64>, expected: f64) {
     let found = found.unwrap();
