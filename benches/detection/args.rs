@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// Fleets in files instead: HOST/TABLE.json and truth.json, perhaps _history/HOST/TABLE.json of a clean day before
     #[arg(long, value_name = "DIR")]
     pub(crate) fleet_dir: Vec<PathBuf>,
-    /// Only variants of Diffy whose name holds this
+    /// Only the variant of Diffy of this name, or those whose name holds it
     #[arg(long, value_name = "TEXT")]
     pub(crate) variant: Option<String>,
     /// For each fleet: the victims, and the clean hosts above the last of them, with their first findings

@@ -86,9 +86,7 @@ fn run() -> Result<()> {
     let dir = args.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let config = IngestConfig { limits: Limits::default(), threads, memory_limit_bytes: MEMORY };
-    let is_wanted =
-        |variant: &&Variant| args.variant.as_ref().is_none_or(|text| variant.name.contains(text.as_str()));
-    let variants: Vec<&Variant> = variants::ALL.iter().filter(is_wanted).collect();
+    let variants = variants::named(args.variant.as_deref());
     let wants_past = variants.iter().any(|variant| variant.knows_past);
     let plant = Plant { catalog: Arc::new(Catalog::builtin()?), config, wants_past };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;

@@ -35,6 +35,13 @@ const fn variant(name: &'static str, methods: &'static [Method], knows_past: boo
     Variant { name, methods, knows_past, switch: |_| {} }
 }
 
+/// The variant of that name, or those whose name holds it; all when none is named.
+pub(crate) fn named(text: Option<&str>) -> Vec<&'static Variant> {
+    let text = text.unwrap_or_default();
+    let exact = ALL.iter().find(|variant| variant.name == text);
+    exact.map_or_else(|| ALL.iter().filter(|variant| variant.name.contains(text)).collect(), |one| vec![one])
+}
+
 /// An analysis and what it took.
 #[derive(Debug)]
 pub(crate) struct Run {
