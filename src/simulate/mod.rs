@@ -119,7 +119,7 @@ impl Simulation {
         check(&config)?;
         let kinds = role::of(config.profile)
             .map(|role| {
-                let base = role.base(&base);
+                let base = role.base(&base, config.profile != Profile::OneRole);
                 let patches = Patches::new(&base, config.seed, config.day);
                 Kind { role, base, patches }
             })
@@ -298,5 +298,7 @@ impl SimulatedHost<'_> {
     }
 }
 
+#[cfg(test)]
+mod fleets;
 #[cfg(test)]
 mod tests;

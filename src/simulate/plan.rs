@@ -137,6 +137,11 @@ impl<'a> Plan<'a> {
         self.edits.push(Edit::Change { table, matching: cells(matching), set: cells(set) });
     }
 
+    /// Takes rows away, honestly.
+    pub(super) fn remove<const N: usize>(&mut self, table: &'static str, matching: [(&str, &str); N]) {
+        self.edits.push(Edit::Remove { table, matching: cells(matching) });
+    }
+
     /// Adds a row that is a trace of a compromise, recognised by these columns.
     pub(super) fn plant(&mut self, table: &'static str, row: Cells, columns: &[&str]) {
         self.trace(TraceKind::Present, table, &row, columns);
@@ -162,6 +167,51 @@ impl<'a> Plan<'a> {
         let columns: Vec<&str> = matching.keys().map(String::as_str).collect();
         self.trace(TraceKind::Missing, table, &matching, &columns);
         self.edits.push(Edit::Remove { table, matching });
+    }
+
+    /// Changes rows with the values of `matching`; of these, `known` and what is set tell the trace.
+    pub(super) fn plant_other(
+        &mut self,
+        table: &'static str,
+        (matching, known): (&[(&str, &str)], &[(&str, &str)]),
+        set: &[(&str, &str)],
+    ) {
+        let made = |pairs: &[(&str, &str)]| -> Cells {
+            pairs.iter().map(|(column, value)| ((*column).to_owned(), (*value).to_owned())).collect()
+        };
+        let row: Cells = made(known).into_iter().chain(made(set)).collect();
+        let columns: Vec<&str> = row.keys().map(String::as_str).collect();
+        self.trace(TraceKind::Present, table, &row, &columns);
+        self.edits.push(Edit::Change { table, matching: made(matching), set: made(set) });
+    }
+
+    /// Takes away all that a process that is gone had: its environment, its ports, its connections.
+    pub(super) fn withdraw_all_of(&mut self, path: &str, name: &str) {
+        self.withdraw_envs_of(name);
+        for table in ["listening_ports", "process_open_sockets"] {
+            self.edits.push(Edit::Remove { table, matching: cells([("process_path", path)]) });
+        }
+    }
+
+    /// The processes of the role's services and of the system's: what runs from a unit on every host.
+    pub(super) fn services(&self) -> Vec<Cells> {
+        let rows = self.base.rows("processes").unwrap_or_default().iter().map(|row| &row.cells);
+        let of_unit = |row: &&Cells| row["cgroup_path"].ends_with(".service") && !row["path"].is_empty();
+        rows.filter(of_unit).cloned().collect()
+    }
+
+    /// Other content in a file of which hosts say the hash; its times are put back.
+    pub(super) fn plant_hash(&mut self, path: &str, content: &str) {
+        if self.base.find("hash", "path", path).is_none() {
+            return;
+        }
+        let hash = shape::hash(&File::new(path, "", content));
+        let set = [("md5", hash["md5"].as_str()), ("sha1", &hash["sha1"]), ("sha256", &hash["sha256"])];
+        self.plant_change("hash", [("path", path)], set);
+        if self.base.find("file", "path", path).is_some() {
+            let ctime = (self.facts.today - self.rng.random_range(600..400_000)).to_string();
+            self.plant_change("file", [("path", path)], [("ctime", &ctime)]);
+        }
     }
 
     /// Takes away the environment of a process that is gone: it follows from the process, so it is no trace of its own.
@@ -200,7 +250,12 @@ impl<'a> Plan<'a> {
         matching: [(&str, &str); N],
         set: [(&str, &str); M],
     ) {
-        let row: Cells = cells(matching).into_iter().chain(cells(set)).collect();
+        let matched = cells(matching);
+        let mut rows = self.base.rows(table).unwrap_or_default().iter();
+        if !rows.any(|row| has(&row.cells, &matched)) {
+            return;
+        }
+        let row: Cells = matched.into_iter().chain(cells(set)).collect();
         let columns: Vec<&str> = row.keys().map(String::as_str).collect();
         let trace = self.traced(TraceKind::Present, table, &row, &columns);
         self.odd.push((kind, trace));
@@ -246,7 +301,11 @@ impl<'a> Plan<'a> {
         match self.rng.random_range(0..4) {
             0 => "cron.service".to_owned(),
             1 => "ssh.service".to_owned(),
-            2 => "php8.2-fpm.service".to_owned(),
+            2 => {
+                let services = self.services();
+                let place = self.rng.random_range(0..services.len().max(1));
+                services.get(place).and_then(|row| row.get("cgroup_path")).cloned().unwrap_or_default()
+            }
             _ => format!("/user.slice/user-1000.slice/session-{}.scope", self.rng.random_range(3..4_000)),
         }
     }
@@ -276,6 +335,9 @@ impl<'a> Plan<'a> {
 
     /// Other content in a file of the base state.
     pub(super) fn plant_content(&mut self, path: &str, content: &str) {
+        if self.base.find("hash", "path", path).is_none() || self.base.find("file", "path", path).is_none() {
+            return;
+        }
         let changed = File::new(path, "", content);
         let (file, hash) = (shape::file(&changed), shape::hash(&changed));
         let ctime = (self.facts.today - self.rng.random_range(600..400_000)).to_string();

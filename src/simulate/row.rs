@@ -69,6 +69,7 @@ enum Pool {
     Ssm,
     Bastion,
     Mirror,
+    App,
 }
 
 impl Row {
@@ -220,6 +221,7 @@ impl Pool {
             "ssm" => Self::Ssm,
             "bastion" => Self::Bastion,
             "mirror" => Self::Mirror,
+            "app" => Self::App,
             _ => return None,
         })
     }
@@ -239,6 +241,7 @@ impl Pool {
             Self::Ssm => of("52.94.1.", 60, 75),
             Self::Bastion => of("10.20.249.", 5, 6),
             Self::Mirror => of("151.101.2.", 130, 133),
+            Self::App => of("10.20.240.", 10, 90),
         }
     }
 }

@@ -24,7 +24,7 @@ fn rows(simulation: &Simulation, host: &str, table: &str) -> Option<Vec<Cells>> 
     said.status.answered().then(|| serde_json::from_slice(&said.json).unwrap())
 }
 
-fn bytes(simulation: &Simulation) -> Vec<u8> {
+pub(super) fn bytes(simulation: &Simulation) -> Vec<u8> {
     let tables = tables(simulation);
     let mut all = Vec::new();
     for host in simulation.hosts() {
@@ -34,7 +34,7 @@ fn bytes(simulation: &Simulation) -> Vec<u8> {
     all
 }
 
-fn has_row(trace: &Trace, rows: &[Cells]) -> bool {
+pub(super) fn has_row(trace: &Trace, rows: &[Cells]) -> bool {
     rows.iter().any(|row| trace.matches(trace.table, |column| row.get(column).map(String::as_str)))
 }
 
@@ -53,12 +53,12 @@ fn a_host_is_the_same_whoever_else_is_asked() {
 }
 
 /// Rows of a host, by table; only of those tables that it answered.
-fn answers(simulation: &Simulation, host: &str) -> BTreeMap<String, Vec<Cells>> {
+pub(super) fn answers(simulation: &Simulation, host: &str) -> BTreeMap<String, Vec<Cells>> {
     let tables = tables(simulation);
     tables.into_iter().filter_map(|table| Some((table.clone(), rows(simulation, host, &table)?))).collect()
 }
 
-fn check_truth(simulation: &Simulation) {
+pub(super) fn check_truth(simulation: &Simulation) {
     let truth = simulation.truth();
     for host in simulation.hosts() {
         let answers = answers(simulation, &host);
@@ -69,7 +69,9 @@ fn check_truth(simulation: &Simulation) {
                     continue;
                 };
                 let mine = planted.host == host;
-                if !mine && truth.is_compromised(&host) {
+                let role =
+                    |host: &str| truth.hosts.iter().find(|fact| fact.host == host).map(|fact| fact.role);
+                if !mine && (truth.is_compromised(&host) || role(&host) != role(&planted.host)) {
                     continue;
                 }
                 let expected = mine == (trace.kind == TraceKind::Present);
