@@ -127,6 +127,7 @@ impl Explainer<'_> {
             given,
             row,
             method: candidate.method.as_str().to_owned(),
+            priors: Vec::new(),
         }
     }
 

@@ -10,8 +10,10 @@ mod explain;
 mod fleet;
 mod frequency;
 mod lines;
+mod priors;
 mod rank;
 mod score;
+mod suppress;
 
 use std::collections::BTreeSet;
 
@@ -22,6 +24,8 @@ pub use self::candidate::Method;
 use self::explain::{Explainer, raw_rows};
 use self::fleet::FleetState;
 use self::lines::{Id, Lines};
+use self::priors::Priors;
+pub use self::suppress::{NewSuppression, Suppressions, identifying_columns, is_too_wide, parse_date};
 use crate::catalog::Catalog;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -37,6 +41,23 @@ pub struct AnalyzeRequest {
     pub baseline: Option<Baseline>,
     /// Tables to look at; all when empty.
     pub tables: Vec<String>,
+    /// Whether the content of a row counts beside how rare it is.
+    pub priors: bool,
+    /// What people vouch for.
+    pub suppress: Suppressions,
+}
+
+impl Default for AnalyzeRequest {
+    /// Against the other hosts of the snapshot, in all tables, with nothing suppressed.
+    fn default() -> Self {
+        Self {
+            methods: vec![Method::Frequency],
+            baseline: None,
+            tables: Vec::new(),
+            priors: true,
+            suppress: Suppressions::default(),
+        }
+    }
 }
 
 /// A candidate that became a finding of a host.
@@ -72,14 +93,20 @@ pub async fn analyze(
         common.count(&lines, &state.tables[table]);
         let candidates = candidates(&lines, &state, (table, request), &known);
         let count = candidates.len();
-        scored.extend(findings(engine, manifest, (&lines, &state), candidates).await?);
+        let priors = if request.priors { Priors::new(&lines.spec)? } else { Priors::none() };
+        scored.extend(findings(engine, manifest, (&lines, &state, &priors), candidates).await?);
         let seconds = started.elapsed().as_secs_f64();
         tracing::info!(table, lines = lines.lines.len(), candidates = count, seconds, "analysed table");
     }
     let heard = state.heard().len();
     let compared = !known.is_empty() || (request.methods.contains(&Method::Frequency) && heard >= 3);
-    let hosts = rank::rank(&state, scored, &common, compared);
+    scored.extend(rank::coverage_findings(&state));
+    let today = crate::model::now().date_naive();
+    let applied = request.suppress.apply(scored, |one| (one.host, &one.finding), (&state.hosts, today));
+    let mut hosts = rank::rank(&state, applied.kept, &common, compared);
+    suppress::count_on_hosts(&mut hosts, &applied.suppressed);
     let mut warnings = manifest.warnings.clone();
+    warnings.extend(applied.warnings);
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));
     Ok(Analysis {
         schema_version: SCHEMA_VERSION,
@@ -101,6 +128,7 @@ pub async fn analyze(
         hosts,
         peer_groups: Vec::new(),
         campaigns: Vec::new(),
+        suppressed: applied.suppressed,
     })
 }
 
@@ -147,7 +175,7 @@ fn candidates(
 async fn findings(
     engine: &Engine,
     manifest: &Manifest,
-    (lines, state): (&Lines, &FleetState),
+    (lines, state, priors): (&Lines, &FleetState, &Priors),
     candidates: Vec<Candidate>,
 ) -> Result<Vec<Scored>> {
     let scores = score::scores(&candidates, lines.spec.weight)?;
@@ -161,7 +189,8 @@ async fn findings(
         (0..lines.lines.len()).filter(|line| lines.lines[*line].members.len() > half.max(1)).collect();
     let explainer = Explainer { lines, raw: &raw, common: &common };
     let explained = |(candidate, score): (Candidate, f64)| {
-        let finding = explainer.finding(&candidate, &state.hosts[candidate.host as usize], score);
+        let mut finding = explainer.finding(&candidate, &state.hosts[candidate.host as usize], score);
+        priors.add_to(&mut finding, score::of_bits(lines.spec.weight, candidate.hosts_answered));
         Scored { host: candidate.host, telling: cause::telling_values(&candidate, &finding), finding }
     };
     Ok(kept.into_iter().map(explained).collect())

@@ -44,6 +44,11 @@ fn frequency_strength(candidate: &Candidate, as_odd: [u32; 2]) -> f64 {
     100.0 * (bits(as_odd[0]) + bits(as_odd[1])) / 2.0 / most
 }
 
+/// What one more bit of surprise is worth in a table of that weight: the unit of [`scores`].
+pub(super) fn of_bits(weight: f64, hosts_answered: u64) -> f64 {
+    weight * 100.0 / (hosts_answered as f64).max(FULL_SCORE_HOSTS).log2()
+}
+
 /// `-log2` of the share of hosts that are at least as odd in a place; the host itself is one of them.
 pub(super) fn surprise(as_odd: f64, hosts: f64) -> f64 {
     (hosts / as_odd.max(1.0)).log2().max(0.0)

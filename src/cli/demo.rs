@@ -112,7 +112,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         is_temporary: temporary.is_some(),
     };
     let finished = collect(app, &store, collection).await?;
-    let request = AnalyzeRequest { methods: vec![Method::Frequency], baseline: None, tables: Vec::new() };
+    let request = AnalyzeRequest { methods: vec![Method::Frequency], ..AnalyzeRequest::default() };
     let analysis = analyze_snapshot(app, &store, &finished.manifest, &request).await?;
     let checks = checks(&simulation, &analysis);
     if args.format == Format::Json {

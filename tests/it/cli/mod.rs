@@ -11,4 +11,5 @@ mod import;
 mod prompt;
 mod query;
 mod snapshot;
+mod suppress;
 mod tables;
