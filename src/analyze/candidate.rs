@@ -41,6 +41,8 @@ pub(super) struct Candidate {
     /// Columns that make the row stand out; empty when it is their combination.
     pub(super) rare_columns: Vec<String>,
     pub(super) method: Method,
+    /// What its content says by itself.
+    pub(super) says: Vec<String>,
     /// Loose id, or strict id where the content is what stands out.
     pub(super) id: Id,
     /// What rows of one host have in common that differ by counting alone: one of them is shown.
@@ -76,6 +78,7 @@ impl Candidate {
             known_contents: 1,
             rare_columns: Vec::new(),
             method,
+            says: Vec::new(),
             id: Id::default(),
             alike: None,
             strict: None,

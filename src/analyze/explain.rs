@@ -168,6 +168,7 @@ impl Explainer<'_> {
             given,
             row,
             method: candidate.method.as_str().to_owned(),
+            priors: candidate.says.clone(),
         }
     }
 
@@ -211,7 +212,12 @@ impl Explainer<'_> {
 
     fn reason(&self, candidate: &Candidate, row: &Row, nearest: Option<&Nearest>) -> String {
         let beside = candidate.place.and_then(|place| self.beside(place, candidate, row));
-        beside.unwrap_or_else(|| reason(&self.lines.spec, candidate, row, nearest))
+        let reason = beside.unwrap_or_else(|| reason(&self.lines.spec, candidate, row, nearest));
+        if candidate.says.is_empty() {
+            reason
+        } else {
+            format!("{reason}; it {}", candidate.says.join(", and "))
+        }
     }
 
     /// `name sshd has path /tmp/sshd on 1 of 60 hosts; 59 others have /usr/sbin/sshd`.

@@ -19,9 +19,11 @@ mod newcomers;
 mod novelty;
 mod past;
 mod peers;
+mod priors;
 mod rank;
 mod score;
 mod span;
+mod suppress;
 mod table_history;
 #[cfg(test)]
 mod testing;
@@ -41,7 +43,9 @@ pub use self::history::{Earlier, earlier};
 use self::lines::{Id, Lines, Loaded};
 use self::newcomers::Newcomers;
 use self::peers::PeerGroups;
+use self::priors::Priors;
 pub use self::span::Span;
+pub use self::suppress::{NewSuppression, Suppressions, identifying_columns, is_too_wide, parse_date};
 use self::table_history::TableHistory;
 use self::views::View;
 use crate::catalog::Catalog;
@@ -61,6 +65,24 @@ pub struct AnalyzeRequest {
     pub history: Span,
     /// Tables to look at; all when empty.
     pub tables: Vec<String>,
+    /// Whether the content of a row counts beside how rare it is.
+    pub priors: bool,
+    /// What people vouch for.
+    pub suppress: Suppressions,
+}
+
+impl Default for AnalyzeRequest {
+    /// All methods, in all tables, with nothing suppressed.
+    fn default() -> Self {
+        Self {
+            methods: Method::ALL.to_vec(),
+            baseline: None,
+            history: Span::NONE,
+            tables: Vec::new(),
+            priors: true,
+            suppress: Suppressions::default(),
+        }
+    }
 }
 
 /// A candidate that became a finding of a host.
@@ -114,7 +136,8 @@ pub async fn analyze(
         candidates.extend(past.as_mut().map(TableHistory::candidates).unwrap_or_default());
         let count = candidates.len();
         let extra = campaigns.candidates(number, table);
-        let judged = Judged { table, views: &views, state: &state, past: past.as_ref() };
+        let priors = if request.priors { Priors::new(&table.lines.spec)? } else { Priors::none() };
+        let judged = Judged { table, views: &views, state: &state, past: past.as_ref(), priors: &priors };
         scored.extend(findings(engine, manifest, &judged, (candidates, extra)).await?);
         let (seconds, lines) = (started.elapsed().as_secs_f64(), table.lines.lines.len());
         tracing::info!(table = table.name(), lines, candidates = count, seconds, "analysed table");
@@ -124,10 +147,15 @@ pub async fn analyze(
     let compared = !known.is_empty()
         || history.is_some()
         || (request.methods.contains(&Method::Frequency) && heard >= 3);
-    let mut hosts = rank::rank(&state, scored, (&common, &groups), compared);
+    scored.extend(rank::coverage_findings(&state));
+    let today = crate::model::now().date_naive();
+    let applied = request.suppress.apply(scored, |one| (one.host, &one.finding), (&state.hosts, today));
+    let mut hosts = rank::rank(&state, applied.kept, (&common, &groups), compared);
+    suppress::count_on_hosts(&mut hosts, &applied.suppressed);
     groups.note_in(&mut hosts, &state);
     campaigns.raise(&mut hosts, &state);
     let mut warnings = manifest.warnings.clone();
+    warnings.extend(applied.warnings);
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));
     warnings.extend(groups.warnings());
     if request.methods.contains(&Method::History) {
@@ -155,6 +183,7 @@ pub async fn analyze(
         hosts,
         peer_groups: groups.shown(),
         campaigns: campaigns.shown(&state).into_iter().chain(deploys).collect(),
+        suppressed: applied.suppressed,
     })
 }
 
@@ -242,6 +271,7 @@ struct Judged<'a> {
     views: &'a [View],
     state: &'a FleetState,
     past: Option<&'a TableHistory<'a>>,
+    priors: &'a Priors,
 }
 
 /// Scores the candidates of one table and explains those that matter; `scored` ones come with their score.
@@ -251,7 +281,7 @@ async fn findings(
     judged: &Judged<'_>,
     (mut candidates, scored): (Vec<Candidate>, Vec<(Candidate, f64)>),
 ) -> Result<Vec<Scored>> {
-    let Judged { table, views, state, past } = judged;
+    let Judged { table, views, state, past, priors } = judged;
     let lines = &table.lines;
     let mut scores = score::scores(&candidates, lines.spec.weight)?;
     for (candidate, score) in scored {
@@ -261,6 +291,7 @@ async fn findings(
     if let Some(past) = past {
         past.adjust(&candidates, &mut scores);
     }
+    priors.weigh(lines, &mut candidates, &mut scores);
     let kept = rank::worth_showing(candidates, scores);
     let mut ids: Vec<Id> = kept.iter().filter_map(|(candidate, _)| candidate.strict).collect();
     ids.sort_unstable();

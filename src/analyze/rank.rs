@@ -90,6 +90,16 @@ impl CommonRows {
     }
 }
 
+/// What hosts did not answer although others did, a finding for each such host.
+pub(super) fn coverage_findings(state: &FleetState) -> Vec<Scored> {
+    let coverage = CoverageView::new(state);
+    let scored = |host: usize| {
+        let finding = coverage.finding(state, host).filter(|finding| finding.score >= WORTH_SHOWING)?;
+        Some(Scored { host: host as u32, finding, telling: Vec::new() })
+    };
+    (0..state.hosts.len()).filter_map(scored).collect()
+}
+
 /// All hosts, the most suspicious first.
 pub(super) fn rank(
     state: &FleetState,
@@ -105,9 +115,7 @@ pub(super) fn rank(
     let mut hosts: Vec<HostResult> = findings
         .into_iter()
         .enumerate()
-        .map(|(host, mut findings)| {
-            let failure = coverage.finding(state, host).filter(|finding| finding.score >= WORTH_SHOWING);
-            findings.extend(failure.map(|finding| (finding, Vec::new())));
+        .map(|(host, findings)| {
             let judged = compared && common.has_peers(host) && !groups.is_alone(host);
             host_result(state, host, findings, (judged, coverage.is_mostly_unknown(host)))
         })
@@ -147,6 +155,7 @@ fn host_result(
         peer_group: None,
         coverage,
         findings: findings.into_iter().map(|(finding, _)| finding).collect(),
+        suppressed: 0,
     }
 }
 
@@ -229,6 +238,7 @@ impl CoverageView {
                 if first.error.is_empty() { String::new() } else { format!(" ({})", first.error) },
             ),
             method: "coverage".to_owned(),
+            priors: Vec::new(),
         })
     }
 }

@@ -49,6 +49,11 @@ fn fleet_strength(candidate: &Candidate, as_odd: u32) -> f64 {
     (100.0 * bits / most).min(100.0)
 }
 
+/// What one more bit of surprise is worth in a table of that weight: the unit of [`scores`].
+pub(super) fn of_bits(weight: f64, hosts_answered: u64) -> f64 {
+    weight * 100.0 / (hosts_answered as f64).max(FULL_SCORE_HOSTS).log2()
+}
+
 /// `-log2` of the share of hosts that are at least as odd; the host itself is one of them.
 pub(super) fn surprise(as_odd: f64, hosts: f64) -> f64 {
     (hosts / as_odd.max(1.0)).log2().max(0.0)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{App, Outcome};
+use super::{App, Outcome, suppress};
 use crate::analyze::{AnalyzeRequest, Method, Span, analyze};
 use crate::engine::{Engine, EngineConfig};
 use crate::error::{Error, Result};
@@ -34,6 +34,11 @@ pub(super) struct Args {
     /// Tables to look at, separated by commas [default: all]
     #[arg(long, value_delimiter = ',', value_name = "T,...")]
     tables: Vec<String>,
+    /// Whether the content of a row counts beside how rare it is; `diffy tables show` lists what is looked for
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
+    priors: String,
+    #[command(flatten)]
+    suppress: suppress::SuppressArgs,
     /// Hosts shown in full, and findings of each, in the table format
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
@@ -56,8 +61,19 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let store = Store::open(&app.settings.store).await?;
     let manifest = find_snapshot(app, &store, args.fleet.clone(), &args.snapshot).await?;
     let baseline = find_baseline(&store, &manifest.fleet, &args, &methods).await?;
-    let request = AnalyzeRequest { methods, baseline, history: args.history, tables: args.tables };
-    let analysis = analyze_snapshot(app, &store, &manifest, &request).await?;
+    let request = AnalyzeRequest {
+        methods,
+        baseline,
+        history: args.history,
+        tables: args.tables,
+        priors: args.priors == "on",
+        suppress: args.suppress.load(app)?,
+    };
+    let mut analysis = analyze_snapshot(app, &store, &manifest, &request).await?;
+    if args.suppress.add(app, &analysis)? {
+        return Ok(Outcome::Done);
+    }
+    args.suppress.trim(&mut analysis);
     // Kept first: a reader of stdout may go away.
     if args.keep {
         let findings = findings_batch(&analysis)?;

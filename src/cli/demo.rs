@@ -11,7 +11,7 @@ use super::analyze::{analyze_snapshot, write};
 use super::collect::{Collection, collect};
 use super::output::print;
 use super::{App, Outcome};
-use crate::analyze::{AnalyzeRequest, Method, Span};
+use crate::analyze::{AnalyzeRequest, Span};
 use crate::catalog::TableSpec;
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Finding, FindingKind, HostResult};
@@ -116,12 +116,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         is_temporary: temporary.is_some(),
     };
     let finished = collect(app, &store, collection).await?;
-    let request = AnalyzeRequest {
-        methods: Method::ALL.to_vec(),
-        baseline: None,
-        history: Span::NONE,
-        tables: Vec::new(),
-    };
+    let request = AnalyzeRequest { history: Span::NONE, ..AnalyzeRequest::default() };
     let analysis = analyze_snapshot(app, &store, &finished.manifest, &request).await?;
     let checks = checks(&simulation, &analysis);
     if args.format == Format::Json {

@@ -35,7 +35,8 @@ pub(super) fn render(analysis: &Analysis, options: &RenderOptions, out: &mut dyn
     warnings(&mut page, analysis)?;
     suspects(&mut page, analysis, options.top)?;
     campaigns(&mut page, analysis)?;
-    rest(&mut page, analysis)
+    rest(&mut page, analysis)?;
+    super::suppressed::render(&mut page, &analysis.suppressed)
 }
 
 fn head(page: &mut Page<'_>, analysis: &Analysis) -> Result<()> {

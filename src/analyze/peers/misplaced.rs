@@ -102,6 +102,7 @@ impl Misplaced<'_> {
                 "{word} `{}` is that of peer group {} on {there} of {of} hosts, but the rows of this host are those {rows_of}",
                 self.value, self.meant
             ),
+            priors: Vec::new(),
             method: Method::Cluster.as_str().to_owned(),
         }
     }

@@ -66,6 +66,7 @@ fn the_json_has_the_promised_fields() {
         "hosts",
         "peer_groups",
         "campaigns",
+        "suppressed",
     ] {
         assert!(keys(&analysis).contains(field), "{field}");
     }
@@ -102,6 +103,7 @@ fn the_json_has_the_promised_fields() {
             "given",
             "attack",
             "reason",
+            "priors",
         ] {
             assert!(keys(finding).contains(field), "{field}: {finding}");
         }

@@ -12,4 +12,5 @@ mod import;
 mod prompt;
 mod query;
 mod snapshot;
+mod suppress;
 mod tables;
