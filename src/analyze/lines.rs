@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use roaring::RoaringBitmap;
 
-use super::fleet::{column, of_snapshot};
+use super::fleet::{TableAnswers, column, of_snapshot};
 use crate::catalog::{ColumnSpec, Strength, TableSpec, is_table_name};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -50,6 +50,19 @@ pub(super) struct Lines {
     pub(super) spec: TableSpec,
     pub(super) batches: Vec<RecordBatch>,
     pub(super) lines: Vec<Line>,
+}
+
+/// One table of the snapshot: what its hosts have, and who answered.
+#[derive(Debug)]
+pub(super) struct Loaded<'a> {
+    pub(super) lines: Lines,
+    pub(super) answers: &'a TableAnswers,
+}
+
+impl Loaded<'_> {
+    pub(super) fn name(&self) -> &str {
+        &self.lines.spec.name
+    }
 }
 
 const PREVALENCE: &str = include_str!("../../sql/steps/prevalence.sql");

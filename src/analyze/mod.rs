@@ -23,7 +23,7 @@ use self::candidate::Candidate;
 pub use self::candidate::Method;
 use self::explain::{Explainer, raw_rows};
 use self::fleet::FleetState;
-use self::lines::{Id, Lines};
+use self::lines::{Id, Lines, Loaded};
 use self::priors::Priors;
 pub use self::suppress::{NewSuppression, Suppressions, identifying_columns, is_too_wide, parse_date};
 use crate::catalog::Catalog;
@@ -84,19 +84,18 @@ pub async fn analyze(
         None => Known::new(),
     };
     let tables = chosen_tables(&state, request)?;
+    let loaded = load((engine, catalog), manifest, &state, &tables).await?;
     let mut scored: Vec<Scored> = Vec::new();
     let mut common = rank::CommonRows::new(state.hosts.len());
-    for table in &tables {
+    for table in &loaded {
         let started = std::time::Instant::now();
-        let spec = catalog.table_or_undeclared(table).into_owned();
-        let lines = Lines::load(engine, manifest, spec).await?;
-        common.count(&lines, &state.tables[table]);
-        let candidates = candidates(&lines, &state, (table, request), &known);
+        common.count(&table.lines, table.answers);
+        let candidates = candidates(table, request, &known);
         let count = candidates.len();
-        let priors = if request.priors { Priors::new(&lines.spec)? } else { Priors::none() };
-        scored.extend(findings(engine, manifest, (&lines, &state, &priors), candidates).await?);
-        let seconds = started.elapsed().as_secs_f64();
-        tracing::info!(table, lines = lines.lines.len(), candidates = count, seconds, "analysed table");
+        let priors = if request.priors { Priors::new(&table.lines.spec)? } else { Priors::none() };
+        scored.extend(findings(engine, manifest, (table, &state, &priors), candidates).await?);
+        let (seconds, lines) = (started.elapsed().as_secs_f64(), table.lines.lines.len());
+        tracing::info!(table = table.name(), lines, candidates = count, seconds, "analysed table");
     }
     let heard = state.heard().len();
     let compared = !known.is_empty() || (request.methods.contains(&Method::Frequency) && heard >= 3);
@@ -152,19 +151,30 @@ fn chosen_tables(state: &FleetState, request: &AnalyzeRequest) -> Result<BTreeSe
     Ok(state.tables.keys().filter(wanted).cloned().collect())
 }
 
-fn candidates(
-    lines: &Lines,
-    state: &FleetState,
-    (table, request): (&str, &AnalyzeRequest),
-    known: &Known,
-) -> Vec<Candidate> {
-    let answers = &state.tables[table];
+/// Reads the prevalence of the chosen tables.
+async fn load<'a>(
+    (engine, catalog): (&Engine, &Catalog),
+    manifest: &Manifest,
+    state: &'a FleetState,
+    tables: &BTreeSet<String>,
+) -> Result<Vec<Loaded<'a>>> {
+    let mut loaded = Vec::with_capacity(tables.len());
+    for table in tables {
+        let spec = catalog.table_or_undeclared(table).into_owned();
+        let lines = Lines::load(engine, manifest, spec).await?;
+        loaded.push(Loaded { lines, answers: &state.tables[table] });
+    }
+    Ok(loaded)
+}
+
+fn candidates(table: &Loaded<'_>, request: &AnalyzeRequest, known: &Known) -> Vec<Candidate> {
+    let (lines, answers) = (&table.lines, table.answers);
     let mut found = Vec::new();
     if request.methods.contains(&Method::Frequency) {
         found.extend(frequency::candidates(lines, answers));
     }
     if request.methods.contains(&Method::Baseline)
-        && let Some(known) = known.get(table)
+        && let Some(known) = known.get(table.name())
     {
         found.extend(baseline::candidates(lines, answers, known));
     }
@@ -175,16 +185,17 @@ fn candidates(
 async fn findings(
     engine: &Engine,
     manifest: &Manifest,
-    (lines, state, priors): (&Lines, &FleetState, &Priors),
+    (table, state, priors): (&Loaded<'_>, &FleetState, &Priors),
     candidates: Vec<Candidate>,
 ) -> Result<Vec<Scored>> {
+    let lines = &table.lines;
     let scores = score::scores(&candidates, lines.spec.weight)?;
     let kept = rank::worth_showing(candidates, scores);
     let mut ids: Vec<Id> = kept.iter().filter_map(|(candidate, _)| candidate.strict).collect();
     ids.sort_unstable();
     ids.dedup();
     let raw = raw_rows(engine, manifest.snapshot, &lines.spec, &ids).await?;
-    let half = state.tables[&lines.spec.name].heard.len() / 2;
+    let half = table.answers.heard.len() / 2;
     let common: Vec<usize> =
         (0..lines.lines.len()).filter(|line| lines.lines[*line].members.len() > half.max(1)).collect();
     let explainer = Explainer { lines, raw: &raw, common: &common };
