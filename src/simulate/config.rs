@@ -106,6 +106,8 @@ pub struct Noise {
     pub fresh: bool,
     /// One-offs on about one host in seven: a debugging package, a contractor's account, a hotfix.
     pub oddities: bool,
+    /// With `oddities`, also those that look most like an intruder's: accounts, rights, edited files.
+    pub lookalikes: bool,
     /// Packages and releases are deployed between days.
     pub deploy: bool,
     /// Hosts that do not answer, or not in full; only in fleets of 30 or more.
@@ -115,7 +117,7 @@ pub struct Noise {
 /// A switch: its name, and where it is.
 type Switch = (&'static str, fn(&mut Noise) -> &mut bool);
 
-const SWITCHES: [Switch; 13] = [
+const SWITCHES: [Switch; 14] = [
     ("volatile", |noise| &mut noise.volatile),
     ("unique", |noise| &mut noise.unique),
     ("canary", |noise| &mut noise.canary),
@@ -127,6 +129,7 @@ const SWITCHES: [Switch; 13] = [
     ("transient", |noise| &mut noise.transient),
     ("fresh", |noise| &mut noise.fresh),
     ("oddities", |noise| &mut noise.oddities),
+    ("lookalikes", |noise| &mut noise.lookalikes),
     ("deploy", |noise| &mut noise.deploy),
     ("gaps", |noise| &mut noise.gaps),
 ];
@@ -145,6 +148,7 @@ impl Noise {
         transient: true,
         fresh: true,
         oddities: true,
+        lookalikes: true,
         deploy: true,
         gaps: true,
     };
@@ -162,13 +166,20 @@ impl Noise {
         transient: false,
         fresh: false,
         oddities: false,
+        lookalikes: false,
         deploy: false,
         gaps: false,
     };
 
     /// A fleet of one release on one kind of hardware, patched at once: the demo's.
-    pub const SETTLED: Self =
-        Self { blue_green: false, hardware_mix: false, patch_lag: false, deploy: false, ..Self::ALL };
+    pub const SETTLED: Self = Self {
+        blue_green: false,
+        hardware_mix: false,
+        patch_lag: false,
+        lookalikes: false,
+        deploy: false,
+        ..Self::ALL
+    };
 
     /// The names of the kinds, in the order of the fields.
     pub fn names() -> impl Iterator<Item = &'static str> {

@@ -114,7 +114,7 @@ fn shell_changed(plan: &mut Plan<'_>) {
         .map(|row| row.cells["username"].clone())
         .collect();
     let Some(name) = services.choose(&mut plan.rng) else { return };
-    let shell = pick(&mut plan.rng, &["/bin/bash", "/bin/sh", "/usr/bin/bash"]);
+    let shell = pick(&mut plan.rng, &["/bin/bash", "/bin/bash", "/usr/bin/bash"]);
     plan.plant_change("users", [("username", name)], [("shell", shell)]);
 }
 

@@ -53,8 +53,11 @@ pub(super) fn oddities(
 ) -> (Vec<Edit>, Vec<Trace>, Vec<(&'static str, Trace)>) {
     let mut plan = Plan::new(base, facts, seed::stream(seed, &["oddities", &facts.name]), 0);
     if facts.noise.oddities && plan.rng.random_bool(0.13) {
+        let alike = if facts.noise.lookalikes { oddity::LOOKALIKES.len() } else { 0 };
         for _ in 0..plan.rng.random_range(1..=2) {
-            oddity::KINDS[plan.rng.random_range(0..oddity::KINDS.len())](&mut plan);
+            let kind = plan.rng.random_range(0..oddity::PLAIN.len() + alike);
+            let plain = oddity::PLAIN.get(kind).copied();
+            plain.unwrap_or_else(|| oddity::LOOKALIKES[kind - oddity::PLAIN.len()])(&mut plan);
         }
     }
     plan.finish_odd()

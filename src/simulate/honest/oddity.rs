@@ -10,12 +10,11 @@ use super::super::seed::{self, pick};
 use super::super::shape::{self, File, Unit};
 use super::Happens;
 
-/// All kinds, each as likely as the other.
-pub(super) const KINDS: [Happens; 23] = [
+/// Work in progress: packages, units, jobs, scripts, mounts.
+pub(super) const PLAIN: [Happens; 15] = [
     cron_line,
     debug_package,
     failed_unit,
-    contractor,
     hotfix_unit,
     hosts_entry,
     cron_script,
@@ -23,18 +22,23 @@ pub(super) const KINDS: [Happens; 23] = [
     debug_module,
     network_mount,
     home_script,
-    debug_server,
     drop_in,
-    edited_file,
     held_package,
+    stopped_unit,
+    service_setting,
+    rebuilt_tool,
+];
+
+/// Accounts, rights, edited files, ways in: what an intruder would want too.
+pub(super) const LOOKALIKES: [Happens; 8] = [
+    contractor,
+    debug_server,
+    edited_file,
     sudo_rule,
     group_member,
     service_shell,
     package_suid,
-    stopped_unit,
-    service_setting,
     ssh_forward,
-    rebuilt_tool,
 ];
 
 const PEOPLE: &[&str] =
@@ -303,8 +307,8 @@ fn group_member(plan: &mut Plan<'_>) {
 }
 
 fn service_shell(plan: &mut Plan<'_>) {
-    let name = pick(&mut plan.rng, &["www-data", "prometheus", "backup", "list"]);
-    plan.odd_change(("service-shell", "users"), [("username", name)], [("shell", "/bin/rbash")]);
+    let name = pick(&mut plan.rng, &["www-data", "backup"]);
+    plan.odd_change(("service-shell", "users"), [("username", name)], [("shell", "/bin/sh")]);
 }
 
 fn package_suid(plan: &mut Plan<'_>) {
