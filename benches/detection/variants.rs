@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use diffy::analyze::{AnalyzeRequest, BaselineRequest, Method, analyze, create_baseline};
+use diffy::analyze::{AnalyzeRequest, BaselineRequest, Method, Span, analyze, create_baseline};
 use diffy::catalog::Catalog;
 use diffy::engine::{Engine, EngineConfig};
 use diffy::error::Result;
@@ -26,13 +26,33 @@ pub(crate) struct Variant {
 
 /// All variants; one more is one more line.
 pub(crate) const ALL: &[Variant] = &[
+    variant("all methods", &Method::ALL, false),
+    Variant { switch: |request| request.priors = false, ..variant("without priors", &Method::ALL, false) },
+    variant("without cluster", WITHOUT_CLUSTER, false),
     variant("frequency", &[Method::Frequency], false),
-    variant("baseline of the day before", &[Method::Baseline], true),
-    variant("frequency + baseline", &Method::ALL, true),
+    variant("missing", &[Method::Missing], false),
+    variant("campaigns", &[Method::Cluster, Method::Campaigns], false),
+    Variant { switch: with_history, ..variant("all, with a day of history", &Method::ALL, true) },
+    Variant { switch: with_bare_history, ..variant("the same without priors", &Method::ALL, true) },
+    Variant { switch: with_history, ..variant("history", &[Method::History], true) },
+    variant("baseline", &[Method::Baseline], true),
 ];
+
+const WITHOUT_CLUSTER: &[Method] = &[Method::Frequency, Method::Missing, Method::Campaigns];
 
 const fn variant(name: &'static str, methods: &'static [Method], knows_past: bool) -> Variant {
     Variant { name, methods, knows_past, switch: |_| {} }
+}
+
+/// The fleet's own past, and nothing that somebody declared normal.
+fn with_history(request: &mut AnalyzeRequest) {
+    request.baseline = None;
+    request.history = Span::DEFAULT.parse().unwrap_or(Span::NONE);
+}
+
+fn with_bare_history(request: &mut AnalyzeRequest) {
+    with_history(request);
+    request.priors = false;
 }
 
 /// The variant of that name, or those whose name holds it; all when none is named.
@@ -62,7 +82,8 @@ impl Variant {
         }
         let engine = engine(plant, fleet)?;
         let baseline = if self.knows_past { baseline(plant, fleet, &engine).await? } else { None };
-        let mut request = AnalyzeRequest { methods: self.methods.to_vec(), baseline, tables: Vec::new() };
+        let methods = self.methods.to_vec();
+        let mut request = AnalyzeRequest { methods, baseline, ..AnalyzeRequest::default() };
         (self.switch)(&mut request);
         let catalog: &Catalog = &plant.catalog;
         let started = Instant::now();
@@ -93,5 +114,5 @@ async fn baseline(plant: &Plant, fleet: &Fleet, engine: &Engine) -> Result<Optio
         quorum: 1,
         created_by: "bench".to_owned(),
     };
-    create_baseline((&fleet.store, engine, &plant.catalog), before, request).await.map(Some)
+    create_baseline((&fleet.store, engine, &plant.catalog), std::slice::from_ref(before), request).await.map(Some)
 }
