@@ -22,6 +22,7 @@ mod peers;
 mod priors;
 mod rank;
 mod score;
+mod sets;
 mod span;
 mod suppress;
 mod table_history;

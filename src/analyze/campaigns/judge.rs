@@ -4,9 +4,9 @@ use roaring::RoaringBitmap;
 
 use super::super::lines::Loaded;
 use super::super::peers::{FEWEST_PEERS, PeerGroups};
+use super::super::sets::Together;
 use super::causes::{Part, explained};
 use super::items::Item;
-use super::sets::Together;
 use super::values::Values;
 use crate::model::FindingKind;
 

@@ -6,7 +6,6 @@
 mod causes;
 mod items;
 mod judge;
-mod sets;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,6 +21,7 @@ use super::explain::{finding_id, line_row};
 use super::fleet::FleetState;
 use super::lines::Loaded;
 use super::peers::{PeerGroups, row_name};
+use super::sets::together;
 use crate::model::{self, CampaignRow, Verdict};
 
 /// Sets whose rows are looked at, the most promising by their outline.
@@ -68,7 +68,7 @@ pub(super) fn campaigns(tables: &[Loaded<'_>], groups: &PeerGroups, state: &Flee
     let started = std::time::Instant::now();
     let items = items::items(tables);
     let heard: Vec<&RoaringBitmap> = tables.iter().map(|table| &table.answers.heard).collect();
-    let mut sets = sets::together(&items, &heard, state.hosts.len());
+    let mut sets = together(&items, &heard, state.hosts.len());
     let hosts = state.heard().len();
     let judge = Judge { tables, items: &items, groups, sizes: &sizes(&items, state.hosts.len()), hosts };
     sets.sort_by_cached_key(|set| {
