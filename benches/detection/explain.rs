@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use diffy::catalog::Catalog;
-use diffy::model::{Analysis, Finding, HostResult, Verdict};
+use diffy::model::{Analysis, Finding, HostResult};
 
 use crate::measure::cause;
 use crate::truth::{Trace, Truth, cell};
 
 /// Findings of a clean host that are shown.
 const SHOWN: usize = 3;
+/// From this score on a host is to be reviewed.
+const REVIEW: f64 = 50.0;
 /// Clean hosts that are shown.
 const MOST_CLEAN: usize = 40;
 
@@ -47,10 +49,10 @@ fn groups(analysis: &Analysis, truth: &Truth) -> String {
     let role = |host: &str| truth.facts.get(host).and_then(|facts| facts.get("role")).cloned();
     let of = |host: &HostResult| Some((role(&host.host)?, host.peer_group?));
     let pairs: Vec<(String, u32)> = analysis.hosts.iter().filter_map(of).collect();
-    let raised = |host: &&HostResult| !truth.is_victim(&host.host) && host.verdict != Verdict::Normal;
+    let raised = |host: &&HostResult| !truth.is_victim(&host.host) && host.score >= REVIEW;
     let sizes: Vec<u64> = analysis.peer_groups.iter().map(|group| group.hosts).collect();
     format!(
-        "-- peer groups {sizes:?}, adjusted Rand index {:.3} of {} hosts; {} clean hosts above normal",
+        "-- peer groups {sizes:?}, adjusted Rand index {:.3} of {} hosts; {} clean hosts of {REVIEW} points and more",
         adjusted_rand(&pairs),
         pairs.len(),
         analysis.hosts.iter().filter(raised).count()

@@ -26,6 +26,11 @@ const MOST_BLOCKS: usize = 128;
 /// Share of the tables that must be known of a host.
 const KNOWN: f64 = 0.5;
 
+/// Whether a table says what was installed.
+pub(in super::super) fn is_software(table: &str) -> bool {
+    SOFTWARE.contains(&table)
+}
+
 /// Names on the same hosts.
 #[derive(Debug)]
 struct Block {
@@ -104,7 +109,7 @@ impl Block {
             |(host, count): &(&u32, &usize)| asked.get(host).is_some_and(|asked| **count * 2 >= *asked);
         let has: RoaringBitmap = has.iter().filter(has_most).map(|(host, _)| *host).collect();
         let is_unknown = |host: &u32| asked.get(host).copied().unwrap_or_default() * 2 < names.len();
-        let of_software = |(table, _): &(&usize, &usize)| SOFTWARE.contains(&tables[**table].name());
+        let of_software = |(table, _): &(&usize, &usize)| is_software(tables[**table].name());
         Self {
             tables: of_table.len(),
             names: names.len(),

@@ -14,6 +14,7 @@ use roaring::RoaringBitmap;
 
 pub(super) use self::describe::row_name;
 use self::facts::Fact;
+pub(super) use self::kinds::is_software;
 pub(super) use self::misplaced::misplaced;
 use self::names::Names;
 pub(super) use self::names::masked;

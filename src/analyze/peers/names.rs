@@ -11,7 +11,7 @@ use roaring::RoaringBitmap;
 use super::super::lines::{Lines, Loaded};
 use super::super::sets::Placed;
 use super::super::views::mask;
-use crate::catalog::Strength;
+use crate::catalog::{ColumnSpec, Strength};
 
 /// Tables that say on what a host runs, or what went on at that moment, and not what it is for.
 const SAYS_LITTLE: [&str; 19] = [
@@ -81,13 +81,13 @@ impl Names {
 
     fn add(&mut self, number: usize, table: &Loaded<'_>) {
         let heard = &table.answers.heard;
-        let (mut merged, mut own): (HashMap<u64, RoaringBitmap>, Vec<Name>) = Default::default();
+        let (mut merged, mut own): (HashMap<Vec<u64>, RoaringBitmap>, Vec<Name>) = Default::default();
         for group in table.lines.loose() {
             let members = &group.members & heard;
             match members.len() {
                 0 => {}
                 1 => own.push(Name { table: number, members }),
-                _ => *merged.entry(masked(&table.lines, group.lines[0], None)).or_default() |= members,
+                _ => *merged.entry(masked(&table.lines, group.lines[0])).or_default() |= members,
             }
         }
         let mut shared: Vec<RoaringBitmap> =
@@ -101,18 +101,17 @@ impl Names {
     }
 }
 
-/// Equal for rows whose loose ids are alike but for numbers, and for the column that is left out.
-pub(in super::super) fn masked(lines: &Lines, line: usize, without: Option<&str>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for column in lines.spec.identity(Strength::Loose).filter(|column| Some(column.name.as_str()) != without)
-    {
+/// By identity column of the loose id: equal for values that are alike but for numbers.
+pub(in super::super) fn masked(lines: &Lines, line: usize) -> Vec<u64> {
+    let of_column = |column: &ColumnSpec| {
         let value = lines.value(line, &column.name).unwrap_or_default();
-        column.name.hash(&mut hasher);
+        let mut hasher = DefaultHasher::new();
         // Without a digit there is nothing to mask.
         match value.bytes().any(|byte| byte.is_ascii_digit()) {
             true => mask(&value).hash(&mut hasher),
             false => value.hash(&mut hasher),
         }
-    }
-    hasher.finish()
+        hasher.finish()
+    };
+    lines.spec.identity(Strength::Loose).map(of_column).collect()
 }
