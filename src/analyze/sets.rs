@@ -10,6 +10,8 @@ const SAME: f64 = 0.9;
 /// thousand times, at 0.5 they meet once in sixteen.
 const BANDS: usize = 16;
 const ROWS: usize = 8;
+/// Hosts of a set that are looked at for it, about.
+const MANY: u64 = 500;
 
 /// Something in a table that some hosts have.
 pub(super) trait Placed {
@@ -132,7 +134,9 @@ fn mixed(value: u64) -> u64 {
 
 fn bands(members: &RoaringBitmap, hashes: &[[u32; BANDS * ROWS]]) -> [u64; BANDS] {
     let mut least = [u32::MAX; BANDS * ROWS];
-    for host in members {
+    // Some of many say as much; `are_same` looks at all.
+    let some = if members.len() > MANY { hashes.len() / MANY as usize } else { 1 };
+    for host in members.iter().filter(|host| (hashes[*host as usize][0] as usize).is_multiple_of(some)) {
         for (least, hash) in least.iter_mut().zip(&hashes[host as usize]) {
             *least = (*least).min(*hash);
         }

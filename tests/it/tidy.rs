@@ -76,7 +76,6 @@ const LANDLORDS: [(&str, &[&str]); 47] = [
     // `analyze/fleet.rs` the type of parameters.
     ("datafusion", &["engine/", "analyze/fleet.rs", "ingest/table.rs"]),
     ("polars", &["analyze/score.rs"]),
-    ("kodama", &["analyze/peers/cluster.rs"]),
     ("roaring", &["analyze/", "engine/functions.rs", "ingest/prevalence.rs"]),
     // Batches: whoever makes, reads or shows rows. `cli/query.rs` makes the table of baselines.
     (

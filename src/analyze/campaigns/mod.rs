@@ -22,7 +22,7 @@ use super::candidate::{Candidate, Method, Subject};
 use super::explain::{finding_id, line_row};
 use super::fleet::FleetState;
 use super::lines::Loaded;
-use super::peers::{PeerGroups, row_name};
+use super::peers::{PeerGroups, peer_groups, row_name};
 use super::sets::together;
 use crate::model::{self, CampaignRow, Verdict};
 
@@ -34,7 +34,7 @@ const ROWS_SHOWN: usize = 6;
 /// A weaker campaign is noise.
 const WORTH_REPORTING: f64 = 8.0;
 /// From this score on the rows of a campaign that nothing explains are findings of its hosts.
-const UNEXPLAINED: f64 = 55.0;
+const UNEXPLAINED: f64 = 60.0;
 /// From this many tables on that it adds rows to: a process has a socket or a file by itself.
 const FEWEST_TABLES: usize = 3;
 /// Most that a row of a campaign scores: what one host alone has says more about that host.
@@ -70,18 +70,22 @@ struct Found {
 /// Finds and ranks the campaigns.
 pub(super) fn campaigns(tables: &[Loaded<'_>], groups: &PeerGroups, state: &FleetState) -> Campaigns {
     let started = std::time::Instant::now();
+    // Kinds of hosts are no campaigns, whether anybody asked for peer groups or not.
+    let found_here = groups.groups.is_empty().then(|| peer_groups(tables, state));
+    let kinds = found_here.as_ref().unwrap_or(groups);
     let items = items::items(tables);
     let heard: Vec<&RoaringBitmap> = tables.iter().map(|table| &table.answers.heard).collect();
     let mut sets = together(&items, &heard, state.hosts.len());
     let hosts = state.heard().len();
-    let judge = Judge { tables, items: &items, groups, sizes: &sizes(&items, state.hosts.len()), hosts };
+    let judge =
+        Judge { tables, items: &items, groups: kinds, sizes: &sizes(&items, state.hosts.len()), hosts };
     sets.sort_by_cached_key(|set| {
         let millionths = (judge.outline(set) * 1e6) as u64;
         (std::cmp::Reverse(millionths), set.members.min(), set.items.first().copied())
     });
     let (count, all) = (sets.len(), items.len());
     sets.truncate(LOOKED_AT);
-    let settings = Settings::of(tables, groups, &items, sets.iter().flat_map(looked_at));
+    let settings = Settings::of(tables, kinds, &items, sets.iter().flat_map(looked_at));
     let values = Values::of(tables, sets.iter().flat_map(|set| &set.items).map(|item| &items[*item]));
     let mut judged: Vec<Judged> = sets.iter().map(|set| judge.judge(set, (&values, &settings))).collect();
     judged.retain(|judged| judged.score >= WORTH_REPORTING);

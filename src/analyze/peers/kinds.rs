@@ -10,6 +10,7 @@ use roaring::RoaringBitmap;
 
 use super::super::lines::Loaded;
 use super::super::sets::{Together, together};
+use super::FEWEST_PEERS;
 use super::names::{Name, Names};
 
 /// A kind shows in one of so many of the tables that say what a host is for.
@@ -144,21 +145,27 @@ fn signatures(blocks: &[Block], known: &RoaringBitmap) -> BTreeMap<u32, u128> {
     signatures
 }
 
-/// The weakest block that comes on top of other kinds: at least as many hosts that are otherwise alike are without it,
-/// for most of those that have it.
+/// The weakest block that is no kind: hosts that are otherwise alike differ in it, most of them with less, or a few with
+/// something gone.
 fn added(blocks: &[Block], known: &RoaringBitmap) -> Option<usize> {
     let mut counts: HashMap<u128, u64> = HashMap::new();
     signatures(blocks, known).into_values().for_each(|signature| *counts.entry(signature).or_default() += 1);
+    let of = |signature: u128| counts.get(&signature).copied().unwrap_or_default();
     let is_added = |number: &usize| {
         let bit = 1u128 << number;
-        let (mut minority, mut all) = (0, 0);
+        // Whether all hosts without it are few that would be like the others with it.
+        let mut without = counts.iter().filter(|(signature, _)| *signature & bit == 0);
+        let is_only_gone = without.all(|(signature, hosts)| *hosts < of(signature | bit).min(FEWEST_PEERS));
+        let (mut alike, mut all) = (0, 0);
         for (signature, with) in counts.iter().filter(|(signature, _)| *signature & bit != 0) {
-            let without = counts.get(&(signature & !bit)).copied().unwrap_or_default();
+            let without = of(signature & !bit);
             all += with;
             // Two hosts, each alone, say nothing about which of them is usual.
-            minority += if without >= *with && without > 1 { *with } else { 0 };
+            let is_on_top = without >= *with && without > 1;
+            let is_gone = (1..FEWEST_PEERS.min(*with)).contains(&without) && signature & !bit != 0;
+            alike += if is_on_top || is_gone || is_only_gone { *with } else { 0 };
         }
-        minority * 2 >= all && !blocks[*number].is_installed()
+        alike * 2 >= all && !blocks[*number].is_installed()
     };
     (0..blocks.len()).rev().find(is_added)
 }
@@ -170,8 +177,8 @@ fn alike(blocks: &[Block], known: &RoaringBitmap) -> Vec<RoaringBitmap> {
         let bits = blocks.iter().enumerate().filter(|(_, block)| block.unknown.contains(host));
         bits.fold(0u128, |all, (number, _)| all | 1 << number)
     };
-    let (mut groups, mut open): (BTreeMap<u128, RoaringBitmap>, BTreeSet<(u32, u128, u128)>) =
-        Default::default();
+    let mut groups: BTreeMap<u128, RoaringBitmap> = BTreeMap::new();
+    let mut open: BTreeSet<(u32, u128, u128)> = BTreeSet::new();
     for (host, signature) in signatures {
         match unknown(host) {
             0 => drop(groups.entry(signature).or_default().insert(host)),
