@@ -114,5 +114,7 @@ async fn baseline(plant: &Plant, fleet: &Fleet, engine: &Engine) -> Result<Optio
         quorum: 1,
         created_by: "bench".to_owned(),
     };
-    create_baseline((&fleet.store, engine, &plant.catalog), std::slice::from_ref(before), request).await.map(Some)
+    create_baseline((&fleet.store, engine, &plant.catalog), std::slice::from_ref(before), request)
+        .await
+        .map(Some)
 }

@@ -27,6 +27,8 @@ mod suppress;
 mod table_history;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use std::collections::BTreeSet;

@@ -40,11 +40,6 @@ const MOST_FINDINGS: usize = 12;
 /// Scores of hosts in such a campaign: they are to be reviewed, and the stronger the campaign the earlier.
 const REVIEW: (f64, f64) = (50.0, 74.0);
 
-/// What the content of a line adds to its worth, 0 to 1.
-fn prior(_table: &Loaded<'_>, _line: usize) -> f64 {
-    0.0
-}
-
 /// The campaigns of a fleet, the strongest first.
 #[derive(Debug, Default)]
 pub(super) struct Campaigns {
