@@ -82,7 +82,12 @@ impl<'a> Things<'a> {
             bits: odd.bits,
             group: odd.group,
             place: Some(place),
-            hosts_with_row: if is_new { thing.members.len() } else { with_content },
+            hosts_with_row: match (is_new, is_other_content) {
+                (true, _) => thing.members.len(),
+                (_, true) => with_content,
+                // Thing and content are common: it is a state of it that is not.
+                _ => odd.hosts.min(with_content),
+            },
             hosts_answered: answered,
             hosts_with_thing: thing.members.len(),
             id: if is_new { line.loose } else { line.strict },

@@ -160,6 +160,7 @@ pub async fn analyze(
     warnings.extend(applied.warnings);
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));
     warnings.extend(groups.warnings());
+    warnings.extend(campaigns.warnings());
     if request.methods.contains(&Method::History) {
         warnings.extend(history::warnings(history.as_ref(), request.history, &state));
         warnings.extend(newcomers::warnings(hosts.iter().flat_map(|host| &host.findings)));
