@@ -72,3 +72,41 @@ fn of_table(table: &Loaded<'_>, columns: [&str; 2]) -> Vec<Cause> {
     causes.sort_by(|a, b| a.name.cmp(&b.name));
     causes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Fleet;
+    use super::*;
+
+    fn check(table: &str, hosts: impl IntoIterator<Item = u32>, expected: Option<&str>) {
+        let mut fleet = Fleet::new(40, |host| format!("web-{host}"));
+        fleet.row("kernel_info", "version=6.1.0-99-amd64|arguments=a", 0..5);
+        fleet.row("kernel_info", "version=6.1.0-99-amd64|arguments=b", 5..10);
+        fleet.row("kernel_info", "version=6.1.0-50-amd64|arguments=a", 10..40);
+        fleet.row("deb_packages", "name=bash|version=5.2", 0..40);
+        fleet.row("deb_packages", "name=strace|version=6.1", [20, 21]);
+        let loaded = fleet.loaded();
+        let hosts: RoaringBitmap = hosts.into_iter().collect();
+        assert_eq!(Explanations::new(&loaded).of(table, &hosts), expected, "{table} {hosts:?}");
+    }
+
+    #[test]
+    fn the_size_of_a_module_came_with_the_kernel() {
+        check("kernel_modules", 0..10, Some("6.1.0-99-amd64"));
+        check("kernel_modules", 0..9, Some("6.1.0-99-amd64"));
+        check("file", [20, 21], Some("strace 6.1"));
+    }
+
+    #[test]
+    fn half_of_the_hosts_of_a_kernel_or_a_single_host_are_not_explained_by_it() {
+        check("kernel_modules", 0..5, None);
+        check("kernel_modules", 5..20, None);
+        check("kernel_modules", [20], None);
+    }
+
+    #[test]
+    fn what_all_hosts_have_and_the_table_itself_explain_nothing() {
+        check("file", 0..40, None);
+        check("deb_packages", [20, 21], None);
+    }
+}

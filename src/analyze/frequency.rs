@@ -95,7 +95,12 @@ impl<'a> Things<'a> {
             bits: odd.bits,
             group: odd.here.group,
             place: Some(place),
-            hosts_with_row: if is_new { thing.members.len() } else { with_content },
+            hosts_with_row: match (is_new, is_other_content) {
+                (true, _) => thing.members.len(),
+                (_, true) => with_content,
+                // Thing and content are common: it is a state of it that is not.
+                _ => odd.here.hosts.min(with_content),
+            },
             hosts_answered: answered,
             hosts_with_thing: thing.members.len(),
             id: if is_new { line.loose } else { line.strict },
@@ -138,5 +143,50 @@ impl<'a> Things<'a> {
     fn differing(&self, line: usize, other: usize) -> Vec<String> {
         let strict = self.lines.spec.identity(Strength::Strict).map(|column| column.name.clone());
         strict.filter(|name| self.lines.value(line, name) != self.lines.value(other, name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Fleet;
+    use super::*;
+
+    fn found(fleet: &Fleet, table: &str) -> Vec<Candidate> {
+        let loaded = fleet.loaded();
+        let table = loaded.iter().find(|loaded| loaded.name() == table).unwrap();
+        let views = views::views(table).unwrap();
+        let mut found = candidates(table, &views, (&PeerGroups::default(), &Explanations::new(&loaded)));
+        found.retain(|candidate| candidate.bits > 0.1);
+        found
+    }
+
+    #[test]
+    fn rare_as_a_thing_is_new_and_common_with_rare_content_a_variant() {
+        let mut fleet = Fleet::new(40, |host| format!("web-{host}"));
+        for name in ["sshd", "cron", "nginx"] {
+            let usual = (0..40).filter(|host| *host != 3 || name != "sshd");
+            fleet.row("hash", &format!("path=/usr/sbin/{name}|sha256={}", "ab".repeat(32)), usual);
+        }
+        fleet.row("hash", &format!("path=/usr/sbin/sshd|sha256={}", "cd".repeat(32)), [3]);
+        fleet.row("hash", &format!("path=/usr/sbin/evil|sha256={}", "ab".repeat(32)), [4]);
+        let kinds: Vec<_> =
+            found(&fleet, "hash").iter().map(|candidate| (candidate.host, candidate.kind)).collect();
+        assert_eq!(kinds, [(3, FindingKind::Variant), (4, FindingKind::New)]);
+    }
+
+    #[test]
+    fn what_came_with_a_kernel_is_worth_less() {
+        let bits = |explained: bool| {
+            let mut fleet = Fleet::new(40, |host| format!("web-{host}"));
+            fleet.row("kernel_modules", "name=ext4|size=100", 2..40);
+            fleet.row("kernel_modules", "name=ext4|size=200", 0..2);
+            fleet.row("kernel_info", "version=6.1.0-50", 2..40);
+            fleet.row("kernel_info", if explained { "version=6.1.0-99" } else { "version=6.1.0-50" }, 0..2);
+            let best =
+                found(&fleet, "kernel_modules").iter().map(|candidate| candidate.bits).fold(0.0, f64::max);
+            best
+        };
+        assert!(bits(true) < bits(false) / 2.0, "{} {}", bits(true), bits(false));
+        assert!(bits(true) > 0.0);
     }
 }

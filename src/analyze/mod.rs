@@ -29,6 +29,8 @@ mod suppress;
 mod table_history;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use std::collections::BTreeSet;
@@ -166,6 +168,7 @@ pub async fn analyze(
     warnings.extend(applied.warnings);
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));
     warnings.extend(groups.warnings());
+    warnings.extend(campaigns.warnings());
     if request.methods.contains(&Method::History) {
         warnings.extend(history::warnings(history.as_ref(), request.history, &state));
         warnings.extend(newcomers::warnings(hosts.iter().flat_map(|host| &host.findings)));

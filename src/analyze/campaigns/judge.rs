@@ -160,8 +160,7 @@ impl Judge<'_> {
             _ if is_new => 1.0,
             _ => COMBINATION,
         } * part.item.departs;
-        let line = part.item.lines.first().copied().unwrap_or_default();
-        (table.lines.spec.weight * worth + super::prior(table, line)).min(1.0)
+        table.lines.spec.weight * worth
     }
 }
 

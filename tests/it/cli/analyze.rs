@@ -203,7 +203,10 @@ fn a_baseline_takes_away_what_is_known() {
 fn what_cannot_be_analyzed_is_said() {
     let env = fleet_with_a_backdoor();
     for (args, expected) in [
-        (&["--methods", "magic"][..], "methods are: baseline, frequency, cluster, campaigns"),
+        (
+            &["--methods", "magic"][..],
+            "methods are: baseline, history, frequency, missing, campaigns, cluster",
+        ),
         (&["--methods", "baseline"], "no baseline to compare with"),
         (&["--baseline", "nope"], "no baseline `nope`"),
         (&["--baseline", "nope", "--methods", "frequency"], "without the method `baseline`"),
