@@ -7,12 +7,12 @@
 //! neither does a channel in which every host has one such place. Source of the idea: PeerPressure (OSDI 2004) and
 //! conformal p-values (Bates et al. 2023).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::contexts::contexts;
 use super::lines::Loaded;
 use super::peers::PeerGroups;
-use super::places::{OddHere, Places, Scope};
+use super::places::{MOST_ALIKE, OddHere, Places, Scope};
 use super::views::{Shows, View};
 use crate::catalog::Role;
 
@@ -61,6 +61,29 @@ pub(super) fn odd_rows(table: &Loaded<'_>, views: &[View], groups: &PeerGroups) 
     let mut odd: Vec<Odd> = best.into_values().filter(|odd| odd.bits >= LEAST_BITS).collect();
     odd.sort_by_key(|odd| (odd.here.line, odd.here.host));
     odd
+}
+
+/// Lines on few hosts that are odd nowhere and whose content speaks: they have no bits of their own.
+pub(super) fn speaking(
+    table: &Loaded<'_>,
+    views: &[View],
+    odd: &[Odd],
+    speaks: impl Fn(usize) -> bool,
+) -> Vec<Odd> {
+    let known: HashSet<(usize, u32)> = odd.iter().map(|odd| (odd.here.line, odd.here.host)).collect();
+    let Some(target) = views.iter().position(|view| view.shows == Shows::Loose) else { return Vec::new() };
+    let of = table.answers.heard.len();
+    let mut found = Vec::new();
+    for (line, prevalent) in table.lines.lines.iter().enumerate() {
+        let hosts = prevalent.members.len();
+        if hosts > MOST_ALIKE.min(of / 2) || !speaks(line) {
+            continue;
+        }
+        let silent = prevalent.members.iter().filter(|host| !known.contains(&(line, *host)));
+        let here = |host| OddHere { line, host, group: None, hosts, of, share: 1.0 };
+        found.extend(silent.map(|host| Odd { here: here(host), target, context: None, bits: 0.0 }));
+    }
+    found
 }
 
 /// What a column says about a row is worth less than what makes it the row.

@@ -41,15 +41,15 @@ impl Explanations {
         Self { causes }
     }
 
-    /// What accounts for rows of `table` on these hosts: none for a row on a single host, which anybody can have.
-    pub(super) fn of(&self, table: &str, hosts: &RoaringBitmap) -> Option<&str> {
-        if hosts.len() < 2 {
-            return None;
-        }
+    /// What accounts for rows of `table` on these hosts. For a row on a single host, which anybody can have, only a
+    /// package on just that host that bears the name of the row's file.
+    pub(super) fn of(&self, table: &str, hosts: &RoaringBitmap, path: Option<&str>) -> Option<&str> {
+        let file = path.and_then(|path| path.rsplit('/').next()).filter(|file| !file.is_empty());
         let is_cause = |cause: &&Cause| {
             let both = cause.hosts.intersection_len(hosts) as f64;
             let either = (cause.hosts.len() + hosts.len()) as f64 - both;
-            cause.table != table && both >= either * NEARLY_THE_SAME
+            let is_named = || file.is_some_and(|file| cause.name.split(' ').next() == Some(file));
+            cause.table != table && both >= either * NEARLY_THE_SAME && (hosts.len() > 1 || is_named())
         };
         self.causes.iter().find(is_cause).map(|cause| cause.name.as_str())
     }
@@ -66,7 +66,7 @@ fn of_table(table: &Loaded<'_>, columns: [&str; 2]) -> Vec<Cause> {
     let all = table.answers.heard.len();
     let mut causes: Vec<Cause> = hosts
         .into_iter()
-        .filter(|(_, hosts)| hosts.len() > 1 && hosts.len() < all)
+        .filter(|(_, hosts)| hosts.len() < all)
         .map(|(name, hosts)| Cause { table: table.name().to_owned(), hosts, name })
         .collect();
     causes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -87,7 +87,7 @@ mod tests {
         fleet.row("deb_packages", "name=strace|version=6.1", [20, 21]);
         let loaded = fleet.loaded();
         let hosts: RoaringBitmap = hosts.into_iter().collect();
-        assert_eq!(Explanations::new(&loaded).of(table, &hosts), expected, "{table} {hosts:?}");
+        assert_eq!(Explanations::new(&loaded).of(table, &hosts, None), expected, "{table} {hosts:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::channels::{self, Odd};
 use super::explained::Explanations;
 use super::lines::{Group, Id, Lines, Loaded};
 use super::peers::PeerGroups;
+use super::priors::LinePrior;
 use super::views::{self, Shows, View};
 use crate::catalog::Strength;
 use crate::model::FindingKind;
@@ -24,15 +25,20 @@ pub(super) fn candidates(
     table: &Loaded<'_>,
     views: &[View],
     (groups, explanations): (&PeerGroups, &Explanations),
+    priors: &HashMap<usize, LinePrior>,
 ) -> Vec<Candidate> {
     let things = Things::new(&table.lines);
-    let odd = channels::odd_rows(table, views, groups);
+    let mut odd = channels::odd_rows(table, views, groups);
+    odd.extend(channels::speaking(table, views, &odd, |line| {
+        priors.get(&line).is_some_and(|prior| prior.bits > 0.0)
+    }));
     let mut found: Vec<Candidate> = odd.iter().map(|odd| things.candidate(table, views, odd)).collect();
     let alike = views::masked_rows(table, views);
     for (candidate, odd) in found.iter_mut().zip(&odd) {
         candidate.alike = Some(alike[odd.here.line]);
         candidate.bits -= SHARED * (candidate.place.map_or(1, |place| place.hosts) as f64).log2();
-        if explanations.of(table.name(), things.hosts(candidate)).is_some() {
+        let path = table.lines.value(odd.here.line, "path");
+        if explanations.of(table.name(), things.hosts(candidate), path.as_deref()).is_some() {
             candidate.bits *= EXPLAINED;
         }
         candidate.bits = candidate.bits.max(0.0);

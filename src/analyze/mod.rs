@@ -33,7 +33,7 @@ mod testing;
 mod tests;
 mod views;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -49,7 +49,7 @@ pub use self::history::{Earlier, earlier};
 use self::lines::{Id, Lines, Loaded};
 use self::newcomers::Newcomers;
 use self::peers::PeerGroups;
-use self::priors::Priors;
+use self::priors::{LinePrior, Priors};
 pub use self::span::Span;
 pub use self::suppress::{NewSuppression, Suppressions, identifying_columns, is_too_wide, parse_date};
 use self::table_history::TableHistory;
@@ -136,17 +136,18 @@ pub async fn analyze(
     let against = (&known, &groups, &explanations);
     let found = side_by_side(&loaded, |table| {
         let views = views::views(table)?;
-        let candidates = candidates((table, &views), request, against);
-        Ok((views, candidates))
+        let priors = if request.priors { Priors::new(&table.lines.spec)? } else { Priors::none() };
+        let priors = priors.of_table(table)?;
+        let candidates = candidates((table, &views, &priors), request, against);
+        Ok((views, priors, candidates))
     })?;
-    for (number, (table, (views, mut candidates))) in loaded.iter().zip(found).enumerate() {
+    for (number, (table, (views, priors, mut candidates))) in loaded.iter().zip(found).enumerate() {
         let started = std::time::Instant::now();
         common.count(&table.lines, table.answers);
         let mut past = newcomers.as_ref().and_then(|newcomers| newcomers.table(table));
         candidates.extend(past.as_mut().map(TableHistory::candidates).unwrap_or_default());
         let count = candidates.len();
         let extra = campaigns.candidates(number, table);
-        let priors = if request.priors { Priors::new(&table.lines.spec)? } else { Priors::none() };
         let judged = Judged { table, views: &views, state: &state, past: past.as_ref(), priors: &priors };
         scored.extend(findings(engine, manifest, &judged, (candidates, extra)).await?);
         let (seconds, lines) = (started.elapsed().as_secs_f64(), table.lines.lines.len());
@@ -284,13 +285,13 @@ fn side_by_side<'a, T: Send>(
 }
 
 fn candidates(
-    (table, views): (&Loaded<'_>, &[View]),
+    (table, views, priors): (&Loaded<'_>, &[View], &HashMap<usize, LinePrior>),
     request: &AnalyzeRequest,
     (known, groups, explanations): (&Known, &PeerGroups, &Explanations),
 ) -> Vec<Candidate> {
     let mut found = Vec::new();
     if request.methods.contains(&Method::Frequency) {
-        found.extend(frequency::candidates(table, views, (groups, explanations)));
+        found.extend(frequency::candidates(table, views, (groups, explanations), priors));
     }
     if request.methods.contains(&Method::Missing) {
         found.extend(missing::candidates(table, groups));
@@ -309,7 +310,7 @@ struct Judged<'a> {
     views: &'a [View],
     state: &'a FleetState,
     past: Option<&'a TableHistory<'a>>,
-    priors: &'a Priors,
+    priors: &'a HashMap<usize, LinePrior>,
 }
 
 /// Scores the candidates of one table and explains those that matter; `scored` ones come with their score.
@@ -329,7 +330,7 @@ async fn findings(
     if let Some(past) = past {
         past.adjust(&candidates, &mut scores);
     }
-    priors.weigh(lines, &mut candidates, &mut scores);
+    priors::weigh(priors, &mut candidates, &mut scores);
     let kept = rank::worth_showing(candidates, scores);
     let mut ids: Vec<Id> = kept.iter().filter_map(|(candidate, _)| candidate.strict).collect();
     ids.sort_unstable();

@@ -13,7 +13,7 @@ use super::views::{UNKNOWN, View};
 /// Share of the hosts of a place up to which a value is rare.
 const RARE: f64 = 0.1;
 /// Whatever the size of the fleet, a value of more hosts is no single host's oddity.
-const MOST_ALIKE: u64 = 32;
+pub(super) const MOST_ALIKE: u64 = 32;
 
 /// A line that is odd on a host, in the place where it is judged.
 #[derive(Debug, Clone, Copy)]

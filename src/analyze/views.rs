@@ -154,7 +154,7 @@ impl View {
 }
 
 /// A column of all batches as text; none when the table has no such column.
-fn values(
+pub(super) fn values(
     batches: &[RecordBatch],
     column: &str,
 ) -> Result<Option<Vec<datafusion::arrow::array::StringArray>>> {
@@ -168,7 +168,10 @@ fn values(
     arrays.map(Some).map_err(|source| Error::internal("cannot read prevalence as text").source(source))
 }
 
-fn value_at<'a>(values: &'a [datafusion::arrow::array::StringArray], line: &Line) -> Option<&'a str> {
+pub(super) fn value_at<'a>(
+    values: &'a [datafusion::arrow::array::StringArray],
+    line: &Line,
+) -> Option<&'a str> {
     let (batch, row) = line.at;
     values[batch].is_valid(row).then(|| values[batch].value(row))
 }
