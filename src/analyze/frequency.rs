@@ -30,7 +30,7 @@ pub(super) fn candidates(
     let mut found: Vec<Candidate> = odd.iter().map(|odd| things.candidate(table, views, odd)).collect();
     let alike = views::masked_rows(table, views);
     for (candidate, odd) in found.iter_mut().zip(&odd) {
-        candidate.alike = Some(alike[odd.line]);
+        candidate.alike = Some(alike[odd.here.line]);
         candidate.bits -= SHARED * (candidate.place.map_or(1, |place| place.hosts) as f64).log2();
         if explanations.of(table.name(), things.hosts(candidate)).is_some() {
             candidate.bits *= EXPLAINED;
@@ -53,40 +53,53 @@ fn is_rare(hosts: u64, of: u64) -> bool {
 /// The rows of a table by their ids.
 struct Things<'a> {
     lines: &'a Lines,
-    loose: HashMap<Id, Group>,
+    loose: HashMap<Id, Thing>,
     strict: HashMap<Id, RoaringBitmap>,
+}
+
+/// The rows of one loose id.
+struct Thing {
+    members: RoaringBitmap,
+    /// The line whose content most hosts have.
+    usual: usize,
 }
 
 impl<'a> Things<'a> {
     fn new(lines: &'a Lines) -> Self {
-        let loose = lines.loose().into_iter().map(|group| (group.id, group)).collect();
         let mut strict: HashMap<Id, RoaringBitmap> = HashMap::new();
         for line in &lines.lines {
             *strict.entry(line.strict).or_default() |= &line.members;
         }
+        let thing = |group: Group| {
+            let hosts = |line: &usize| strict[&lines.lines[*line].strict].len();
+            let usual = group.lines.iter().copied().max_by_key(hosts).unwrap_or_default();
+            (group.id, Thing { members: group.members, usual })
+        };
+        let loose = lines.loose().into_iter().map(thing).collect();
         Self { lines, loose, strict }
     }
 
     fn candidate(&self, table: &Loaded<'_>, views: &[View], odd: &Odd) -> Candidate {
-        let line = &self.lines.lines[odd.line];
+        let line = &self.lines.lines[odd.here.line];
         let answered = table.answers.heard.len();
         let thing = &self.loose[&line.loose];
         let with_content = self.strict[&line.strict].len();
         let is_new = is_rare(thing.members.len(), answered);
         let is_other_content = !is_new && is_rare(with_content, thing.members.len());
         let nearest = if is_other_content { self.usual_content(thing, line.strict) } else { None };
-        let place = Place { target: odd.target, context: odd.context, hosts: odd.hosts, of: odd.of };
+        let place =
+            Place { target: odd.target, context: odd.context, hosts: odd.here.hosts, of: odd.here.of };
         Candidate {
             rare_columns: self.rare_columns(views, odd, nearest),
             nearest: nearest.map(|(line, hosts)| (Subject::Line(line), hosts)),
             bits: odd.bits,
-            group: odd.group,
+            group: odd.here.group,
             place: Some(place),
             hosts_with_row: match (is_new, is_other_content) {
                 (true, _) => thing.members.len(),
                 (_, true) => with_content,
                 // Thing and content are common: it is a state of it that is not.
-                _ => odd.hosts.min(with_content),
+                _ => odd.here.hosts.min(with_content),
             },
             hosts_answered: answered,
             hosts_with_thing: thing.members.len(),
@@ -95,8 +108,8 @@ impl<'a> Things<'a> {
             ..Candidate::new(
                 Method::Frequency,
                 if is_new { FindingKind::New } else { FindingKind::Variant },
-                odd.host,
-                Subject::Line(odd.line),
+                odd.here.host,
+                Subject::Line(odd.here.line),
             )
         }
     }
@@ -110,10 +123,9 @@ impl<'a> Things<'a> {
     }
 
     /// The most common row of a thing, when its content is another one.
-    fn usual_content(&self, thing: &Group, strict: Id) -> Option<(usize, u64)> {
-        let hosts = |line: &usize| self.strict[&self.lines.lines[*line].strict].len();
-        let usual = thing.lines.iter().copied().max_by_key(hosts)?;
-        (self.lines.lines[usual].strict != strict).then(|| (usual, hosts(&usual)))
+    fn usual_content(&self, thing: &Thing, strict: Id) -> Option<(usize, u64)> {
+        let usual = self.lines.lines[thing.usual].strict;
+        (usual != strict).then(|| (thing.usual, self.strict[&usual].len()))
     }
 
     /// The columns that make the row stand out.
@@ -121,7 +133,9 @@ impl<'a> Things<'a> {
         let view = &views[odd.target];
         match (&view.column, nearest) {
             (Some(column), _) => vec![column.clone()],
-            (None, Some((nearest, _))) if view.shows == Shows::Strict => self.differing(odd.line, nearest),
+            (None, Some((nearest, _))) if view.shows == Shows::Strict => {
+                self.differing(odd.here.line, nearest)
+            }
             _ => Vec::new(),
         }
     }

@@ -8,6 +8,7 @@ mod campaigns;
 mod candidate;
 mod cause;
 mod channels;
+mod contexts;
 mod explain;
 mod explained;
 mod fleet;
@@ -19,6 +20,7 @@ mod newcomers;
 mod novelty;
 mod past;
 mod peers;
+mod places;
 mod priors;
 mod rank;
 mod score;
@@ -32,6 +34,8 @@ mod tests;
 mod views;
 
 use std::collections::BTreeSet;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use self::baseline::Known;
 pub use self::baseline::{BaselineRequest, create_baseline};
@@ -129,11 +133,15 @@ pub async fn analyze(
     }
     let explanations = Explanations::new(&loaded);
     let mut common = rank::CommonRows::new(state.hosts.len());
-    for (number, table) in loaded.iter().enumerate() {
+    let against = (&known, &groups, &explanations);
+    let found = side_by_side(&loaded, |table| {
+        let views = views::views(table)?;
+        let candidates = candidates((table, &views), request, against);
+        Ok((views, candidates))
+    })?;
+    for (number, (table, (views, mut candidates))) in loaded.iter().zip(found).enumerate() {
         let started = std::time::Instant::now();
         common.count(&table.lines, table.answers);
-        let views = views::views(table)?;
-        let mut candidates = candidates((table, &views), request, (&known, &groups, &explanations));
         let mut past = newcomers.as_ref().and_then(|newcomers| newcomers.table(table));
         candidates.extend(past.as_mut().map(TableHistory::candidates).unwrap_or_default());
         let count = candidates.len();
@@ -246,6 +254,33 @@ async fn load<'a>(
         loaded.push(Loaded { lines, answers: &state.tables[table] });
     }
     Ok(loaded)
+}
+
+/// What `judge` makes of each table, on all processors; the largest tables first.
+fn side_by_side<'a, T: Send>(
+    tables: &'a [Loaded<'a>],
+    judge: impl Fn(&'a Loaded<'a>) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let mut order: Vec<usize> = (0..tables.len()).collect();
+    order.sort_by_key(|number| std::cmp::Reverse(tables[*number].lines.lines.len()));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(number) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            done.push((*number, judge(&tables[*number])));
+        }
+        done
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(tables.len());
+    let mut done: Vec<(usize, Result<T>)> = std::thread::scope(|scope| {
+        let started: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        started.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    });
+    done.sort_by_key(|(number, _)| *number);
+    if done.len() != tables.len() {
+        return Err(Error::internal("a table could not be judged"));
+    }
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 fn candidates(
