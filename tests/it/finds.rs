@@ -78,18 +78,18 @@ fn a_worm_on_two_fifths_of_the_fleet_is_a_campaign_and_the_output_says_so() {
     }
 }
 
-/// Canaries have new packages, with their files and modules; that is what campaigns explain.
+/// Canaries have new packages, with their files.
 #[test]
 fn on_a_clean_fleet_no_canary_is_an_outlier() {
-    for profile in [Profile::OneRole, Profile::NineRoles] {
-        let (analysis, truth) = judged(profile, Attacks::One, (0, 21));
+    for seed in [21, 22] {
+        let (analysis, truth) = judged(Profile::OneRole, Attacks::One, (0, seed));
         let canaries: Vec<&str> =
             truth.hosts.iter().filter(|facts| facts.canary).map(|facts| facts.host.as_str()).collect();
         assert!(!canaries.is_empty());
         let outliers: Vec<&Value> =
             hosts(&analysis).iter().filter(|host| host["verdict"] == "outlier").collect();
         for host in outliers {
-            assert!(!canaries.contains(&host["host"].as_str().unwrap()), "{profile:?}: {host:#}");
+            assert!(!canaries.contains(&host["host"].as_str().unwrap()), "seed {seed}: {host:#}");
         }
     }
 }
