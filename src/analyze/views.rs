@@ -69,9 +69,8 @@ pub(super) fn views(table: &Loaded<'_>) -> Result<Vec<View>> {
 pub(super) fn masked_rows(table: &Loaded<'_>, views: &[View]) -> Vec<u64> {
     let lines = &table.lines;
     let masked = |column: &ColumnSpec| {
-        let of_column = views.iter().filter(|view| view.column.as_deref() == Some(&column.name));
         // The masked view stands after the raw one; a column without one is the same either way.
-        of_column.last()
+        views.iter().rfind(|view| view.column.as_deref() == Some(&column.name))
     };
     let columns: Vec<&View> = lines.spec.identity(Strength::Strict).filter_map(masked).collect();
     let of_line = |line: usize| {
