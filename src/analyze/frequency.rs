@@ -188,9 +188,7 @@ mod tests {
             fleet.row("kernel_modules", "name=ext4|size=200", 0..2);
             fleet.row("kernel_info", "version=6.1.0-50", 2..40);
             fleet.row("kernel_info", if explained { "version=6.1.0-99" } else { "version=6.1.0-50" }, 0..2);
-            let best =
-                found(&fleet, "kernel_modules").iter().map(|candidate| candidate.bits).fold(0.0, f64::max);
-            best
+            found(&fleet, "kernel_modules").iter().map(|candidate| candidate.bits).fold(0.0, f64::max)
         };
         assert!(bits(true) < bits(false) / 2.0, "{} {}", bits(true), bits(false));
         assert!(bits(true) > 0.0);
