@@ -1,5 +1,6 @@
 //! One fleet in words: where the victims are, and what stands above them.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use diffy::catalog::Catalog;
@@ -10,6 +11,8 @@ use crate::truth::{Trace, Truth, cell};
 
 /// Findings of a clean host that are shown.
 const SHOWN: usize = 3;
+/// From this score on a host is to be reviewed.
+const REVIEW: f64 = 50.0;
 /// Clean hosts that are shown.
 const MOST_CLEAN: usize = 40;
 
@@ -27,11 +30,50 @@ pub(crate) fn explain(title: &str, analysis: &Analysis, (truth, catalog): (&Trut
     for host in clean.iter().take(MOST_CLEAN) {
         clean_host(&mut out, host, (truth, catalog));
     }
+    let _ = writeln!(out, "{}", groups(analysis, truth));
     for (place, campaign) in analysis.campaigns.iter().enumerate().take(SHOWN) {
-        let _ =
-            writeln!(out, "-- campaign {}: {} hosts: {}", place + 1, campaign.hosts.len(), campaign.reason);
+        let (hosts, score) = (campaign.hosts.len(), campaign.score);
+        let victims = campaign.hosts.iter().filter(|host| truth.is_victim(host)).count();
+        let _ = writeln!(
+            out,
+            "-- campaign {} of {score:.0}: {hosts} hosts, {victims} victims: {}",
+            place + 1,
+            campaign.reason
+        );
     }
     out
+}
+
+/// How well peer groups are the roles, and the clean hosts that are to be looked at.
+fn groups(analysis: &Analysis, truth: &Truth) -> String {
+    let role = |host: &str| truth.facts.get(host).and_then(|facts| facts.get("role")).cloned();
+    let of = |host: &HostResult| Some((role(&host.host)?, host.peer_group?));
+    let pairs: Vec<(String, u32)> = analysis.hosts.iter().filter_map(of).collect();
+    let raised = |host: &&HostResult| !truth.is_victim(&host.host) && host.score >= REVIEW;
+    let sizes: Vec<u64> = analysis.peer_groups.iter().map(|group| group.hosts).collect();
+    format!(
+        "-- peer groups {sizes:?}, adjusted Rand index {:.3} of {} hosts; {} clean hosts of {REVIEW} points and more",
+        adjusted_rand(&pairs),
+        pairs.len(),
+        analysis.hosts.iter().filter(raised).count()
+    )
+}
+
+/// Hubert and Arabie, Journal of Classification 2 (1985): 1 for the same partition, 0 for one by chance.
+fn adjusted_rand(pairs: &[(String, u32)]) -> f64 {
+    let of_two = |count: usize| (count * count.saturating_sub(1)) as f64 / 2.0;
+    let (mut both, mut roles, mut groups) = (HashMap::new(), HashMap::new(), HashMap::new());
+    for (role, group) in pairs {
+        *both.entry((role, group)).or_insert(0) += 1;
+        *roles.entry(role).or_insert(0) += 1;
+        *groups.entry(group).or_insert(0) += 1;
+    }
+    let index: f64 = both.into_values().map(of_two).sum();
+    let of_roles: f64 = roles.into_values().map(of_two).sum();
+    let of_groups: f64 = groups.into_values().map(of_two).sum();
+    let expected = of_roles * of_groups / of_two(pairs.len()).max(1.0);
+    let most = (of_roles + of_groups) / 2.0;
+    if most == expected { 1.0 } else { (index - expected) / (most - expected) }
 }
 
 fn head(host: &HostResult) -> String {

@@ -24,6 +24,7 @@ mod places;
 mod priors;
 mod rank;
 mod score;
+mod sets;
 mod span;
 mod suppress;
 mod table_history;

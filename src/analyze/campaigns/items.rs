@@ -3,6 +3,7 @@
 use roaring::RoaringBitmap;
 
 use super::super::lines::{Group, Id, Loaded};
+use super::super::sets::Placed;
 use crate::model::FindingKind;
 
 /// Share of the hosts up to which rows can be a campaign: what more hosts have is the fleet.
@@ -26,6 +27,16 @@ pub(super) struct Item {
     /// For one more content: how much it departs from what is usual, 0 to 1. A setting that takes one of several
     /// values (a zone, a size) departs from nothing.
     pub(super) departs: f64,
+}
+
+impl Placed for Item {
+    fn table(&self) -> usize {
+        self.table
+    }
+
+    fn members(&self) -> &RoaringBitmap {
+        &self.members
+    }
 }
 
 /// All rows on 2 hosts to 60 % of those that were heard.

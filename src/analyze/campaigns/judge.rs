@@ -3,10 +3,11 @@
 use roaring::RoaringBitmap;
 
 use super::super::lines::Loaded;
-use super::super::peers::{FEWEST_PEERS, PeerGroups};
+use super::super::peers::{PeerGroups, is_software};
+use super::super::sets::Together;
 use super::causes::{Part, explained};
 use super::items::Item;
-use super::sets::Together;
+use super::settings::Settings;
 use super::values::Values;
 use crate::model::FindingKind;
 
@@ -14,13 +15,21 @@ use crate::model::FindingKind;
 const COMBINATION: f64 = 0.3;
 /// Worth of one more content of a thing that other hosts have with other content.
 const CONTENT: f64 = 0.6;
+/// What is left of the worth of a setting, that other hosts have with another value.
+const SETTING: f64 = 0.25;
+/// What is left where rows of two tables only come together: a process has a socket or a file by itself.
+const TWO_TABLES: f64 = 0.4;
+/// Rows of so many tables, software that was installed among them, make another kind of host.
+const KIND_TABLES: usize = 6;
+/// What is left of the score then.
+const KIND: f64 = 0.4;
 /// What is left of the score when everything is explained.
 const EXPLAINED: f64 = 0.2;
 /// What one and two causes are worth; three and more count in full.
 const CAUSES: [f64; 2] = [0.7, 0.9];
 /// What is left where a set is within one of several groups: variants of one role are common.
 const WITHIN_ONE_GROUP: f64 = 0.7;
-/// From this many small groups on a set is not what they have in common.
+/// From this many hosts of their own kind on a set is not what they have in common.
 const MANY_KINDS: u64 = 4;
 /// Bits above chance from which on a set is no coincidence.
 const NO_CHANCE_BITS: f64 = 10.0;
@@ -41,6 +50,10 @@ pub(super) struct Judged {
     pub(super) tables: Vec<String>,
     /// What explains the rows, where all are explained.
     pub(super) explained_by: Option<String>,
+    /// Tables with rows that nothing explains and that are no settings.
+    pub(super) added: usize,
+    /// Whether the rows are so many and such that the hosts are rather of another kind.
+    pub(super) is_kind: bool,
 }
 
 /// One row of it.
@@ -51,6 +64,8 @@ pub(super) struct JudgedRow {
     pub(super) explained_by: Option<String>,
     /// Columns whose value stands in no row outside of the campaign.
     pub(super) only: Vec<String>,
+    /// Whether the hosts without it have another one in its place.
+    pub(super) is_setting: bool,
 }
 
 /// What is known of the fleet.
@@ -81,7 +96,7 @@ impl Judge<'_> {
             let inside = group.hosts.intersection_len(members);
             touched += usize::from(inside > 0);
             cut += inside.min(group.hosts.len() - inside);
-            if inside == group.hosts.len() && inside < FEWEST_PEERS {
+            if inside == 1 && group.hosts.len() == 1 {
                 whole += inside;
                 wholes += 1;
             }
@@ -101,71 +116,101 @@ impl Judge<'_> {
     }
 
     /// Looks at the rows.
-    pub(super) fn judge(&self, set: &Together, values: &Values) -> Judged {
-        let mut chosen: Vec<usize> = set.items.clone();
-        chosen.truncate(MOST_PARTS);
+    pub(super) fn judge(&self, set: &Together, (values, settings): (&Values, &Settings)) -> Judged {
+        let chosen = looked_at(set);
         let part = |item: &usize| Part::new(self.tables, values, (&self.items[*item], &set.members));
         let parts: Vec<Part<'_>> = chosen.iter().map(part).collect();
         let explained = explained(&parts);
-        let open: Vec<&Part<'_>> = parts
-            .iter()
-            .zip(&explained)
-            .filter(|(_, explained)| explained.is_none())
-            .map(|(part, _)| part)
-            .collect();
-        let all: Vec<&Part<'_>> = parts.iter().collect();
+        let all: Vec<(&Part<'_>, bool)> =
+            parts.iter().zip(chosen.iter().map(|item| settings.has(*item))).collect();
+        let is_explained: Vec<bool> = explained.iter().map(Option::is_some).collect();
+        let open = all.iter().copied().zip(&is_explained).filter(|(_, explained)| !**explained);
+        let open: Vec<(&Part<'_>, bool)> = open.map(|(part, _)| part).collect();
+        let added: Vec<(&Part<'_>, bool)> =
+            open.iter().copied().filter(|(_, is_setting)| !is_setting).collect();
+        let is_kind = chosen.iter().any(|item| self.is_software(*item)) && tables(&all).len() >= KIND_TABLES;
         let is_open = tables(&open).len() > 1;
-        let counted = if is_open { open } else { all };
-        let factor = if is_open || explained.iter().all(Option::is_none) { 1.0 } else { EXPLAINED };
+        let is_unexplained = is_open || !is_explained.contains(&true);
+        let factor = match is_unexplained {
+            true if is_kind => KIND,
+            true => 1.0,
+            false => EXPLAINED,
+        };
+        let counted = if is_open { open } else { all.clone() };
         let evidence = self.misfit(&set.members) * self.beyond_chance(set) * self.evidence(&counted);
-        let mut rows: Vec<JudgedRow> = Vec::new();
-        for ((item, part), explained_by) in chosen.iter().zip(&parts).zip(&explained) {
-            let only = part.only.iter().map(|(column, _)| column.clone()).collect();
-            rows.push(JudgedRow {
-                item: *item,
-                worth: self.worth(part),
-                explained_by: explained_by.clone(),
-                only,
-            });
-        }
-        rows.sort_by(|a, b| {
-            let order = (a.explained_by.is_some()).cmp(&b.explained_by.is_some());
-            order.then_with(|| b.worth.total_cmp(&a.worth)).then_with(|| a.item.cmp(&b.item))
-        });
         Judged {
             members: set.members.clone(),
-            rows,
+            rows: self.rows(&chosen, (&all, &explained)),
             score: (1000.0 * factor * (1.0 - (-STEEPNESS * evidence).exp())).round() / 10.0,
             tables: tables(&counted),
-            explained_by: (factor < 1.0).then(|| words(&explained)),
+            explained_by: (!is_unexplained).then(|| words(&explained)),
+            added: tables(&added).len(),
+            is_kind,
         }
+    }
+
+    /// The rows, those that speak most for a campaign first.
+    fn rows(
+        &self,
+        chosen: &[usize],
+        (parts, explained): (&[(&Part<'_>, bool)], &[Option<String>]),
+    ) -> Vec<JudgedRow> {
+        let row =
+            |((item, (part, is_setting)), explained): ((&usize, &(&Part<'_>, bool)), &Option<String>)| {
+                JudgedRow {
+                    item: *item,
+                    worth: self.worth(part, *is_setting),
+                    explained_by: explained.clone(),
+                    only: part.only.iter().map(|(column, _)| column.clone()).collect(),
+                    is_setting: *is_setting,
+                }
+            };
+        let mut rows: Vec<JudgedRow> = chosen.iter().zip(parts).zip(explained).map(row).collect();
+        rows.sort_by(|a, b| {
+            let of_note = |row: &JudgedRow| (row.explained_by.is_some(), row.is_setting);
+            let order = of_note(a).cmp(&of_note(b));
+            order.then_with(|| b.worth.total_cmp(&a.worth)).then_with(|| a.item.cmp(&b.item))
+        });
+        rows
     }
 
     /// The best row of each table, by how many causes there are.
-    fn evidence(&self, parts: &[&Part<'_>]) -> f64 {
+    fn evidence(&self, parts: &[(&Part<'_>, bool)]) -> f64 {
         let best = |table: &String| {
-            let of_table = parts.iter().filter(|part| part.table == table);
-            of_table.map(|part| self.worth(part)).fold(0.0, f64::max)
+            let of_table = parts.iter().filter(|(part, _)| part.table == table);
+            of_table.map(|(part, is_setting)| self.worth(part, *is_setting)).fold(0.0, f64::max)
         };
-        let sum: f64 = tables(parts).iter().map(best).sum();
-        let causes = causes(parts);
-        sum * causes.checked_sub(1).and_then(|index| CAUSES.get(index)).unwrap_or(&1.0)
+        let tables = tables(parts);
+        let few = if tables.len() < 3 { TWO_TABLES } else { 1.0 };
+        let sum: f64 = tables.iter().map(best).sum();
+        let causes = causes(&parts.iter().map(|(part, _)| *part).collect::<Vec<_>>());
+        few * sum * causes.checked_sub(1).and_then(|index| CAUSES.get(index)).unwrap_or(&1.0)
     }
 
-    fn worth(&self, part: &Part<'_>) -> f64 {
+    fn is_software(&self, item: usize) -> bool {
+        is_software(self.tables[self.items[item].table].name()) && self.items[item].kind == FindingKind::New
+    }
+
+    fn worth(&self, part: &Part<'_>, is_setting: bool) -> f64 {
         let table = &self.tables[part.item.table];
         let is_new = !part.only.is_empty();
         let worth = match part.item.kind {
             FindingKind::Variant if is_new => CONTENT,
             _ if is_new => 1.0,
             _ => COMBINATION,
-        } * part.item.departs;
+        } * part.item.departs
+            * if is_setting { SETTING } else { 1.0 };
         table.lines.spec.weight * worth
     }
 }
 
-fn tables(parts: &[&Part<'_>]) -> Vec<String> {
-    let mut names: Vec<String> = parts.iter().map(|part| part.table.to_owned()).collect();
+/// The rows of a set that are looked at.
+pub(super) fn looked_at(set: &Together) -> Vec<usize> {
+    set.items.iter().copied().take(MOST_PARTS).collect()
+}
+
+fn tables(parts: &[(&Part<'_>, bool)]) -> Vec<String> {
+    let mut names: Vec<String> = parts.iter().map(|(part, _)| part.table.to_owned()).collect();
     names.sort();
     names.dedup();
     names

@@ -6,7 +6,7 @@
 mod causes;
 mod items;
 mod judge;
-mod sets;
+mod settings;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use roaring::RoaringBitmap;
 
 use self::items::Item;
-use self::judge::{Judge, Judged, JudgedRow};
+use self::judge::{Judge, Judged, JudgedRow, looked_at};
+use self::settings::Settings;
 use self::values::Values;
 use super::Scored;
 use super::candidate::{Candidate, Method, Subject};
@@ -22,6 +23,7 @@ use super::explain::{finding_id, line_row};
 use super::fleet::FleetState;
 use super::lines::Loaded;
 use super::peers::{PeerGroups, row_name};
+use super::sets::together;
 use crate::model::{self, CampaignRow, Verdict};
 
 /// Sets whose rows are looked at, the most promising by their outline.
@@ -32,15 +34,17 @@ const ROWS_SHOWN: usize = 6;
 /// A weaker campaign is noise.
 const WORTH_REPORTING: f64 = 8.0;
 /// From this score on the rows of a campaign that nothing explains are findings of its hosts.
-const UNEXPLAINED: f64 = 40.0;
-/// From this many tables on: a process has a socket or a file by itself.
+const UNEXPLAINED: f64 = 55.0;
+/// From this many tables on that it adds rows to: a process has a socket or a file by itself.
 const FEWEST_TABLES: usize = 3;
 /// What more than this share of the hosts have is not rare.
 const RARE: f64 = 0.1;
+/// Most that a row of a campaign scores: what one host alone has says more about that host.
+const MOST_SCORE: f64 = 70.0;
 /// Rows of one campaign that become findings of each host.
 const MOST_FINDINGS: usize = 12;
 /// Scores of hosts in such a campaign: they are to be reviewed, and the stronger the campaign the earlier.
-const REVIEW: (f64, f64) = (50.0, 74.0);
+const REVIEW: (f64, f64) = (50.0, 70.0);
 
 /// The campaigns of a fleet, the strongest first.
 #[derive(Debug, Default)]
@@ -65,7 +69,7 @@ pub(super) fn campaigns(tables: &[Loaded<'_>], groups: &PeerGroups, state: &Flee
     let started = std::time::Instant::now();
     let items = items::items(tables);
     let heard: Vec<&RoaringBitmap> = tables.iter().map(|table| &table.answers.heard).collect();
-    let mut sets = sets::together(&items, &heard, state.hosts.len());
+    let mut sets = together(&items, &heard, state.hosts.len());
     let hosts = state.heard().len();
     let judge = Judge { tables, items: &items, groups, sizes: &sizes(&items, state.hosts.len()), hosts };
     sets.sort_by_cached_key(|set| {
@@ -74,8 +78,9 @@ pub(super) fn campaigns(tables: &[Loaded<'_>], groups: &PeerGroups, state: &Flee
     });
     let (count, all) = (sets.len(), items.len());
     sets.truncate(LOOKED_AT);
+    let settings = Settings::of(tables, groups, &items, sets.iter().flat_map(looked_at));
     let values = Values::of(tables, sets.iter().flat_map(|set| &set.items).map(|item| &items[*item]));
-    let mut judged: Vec<Judged> = sets.iter().map(|set| judge.judge(set, &values)).collect();
+    let mut judged: Vec<Judged> = sets.iter().map(|set| judge.judge(set, (&values, &settings))).collect();
     judged.retain(|judged| judged.score >= WORTH_REPORTING);
     judged.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.members.iter().cmp(b.members.iter())));
     judged.truncate(REPORTED);
@@ -144,6 +149,10 @@ fn reason(
     let explained = judged.rows.iter().filter(|row| row.explained_by.is_some()).count();
     let because = match &judged.explained_by {
         Some(cause) => format!("; most likely {cause}"),
+        None if judged.is_kind => {
+            "; so many tables, and installed software among them, are another kind of host rather".to_owned()
+        }
+        None if judged.added == 0 => "; the other hosts have other values in these places".to_owned(),
         None if explained > 0 => format!("; {explained} of the rows are explained, the others are not"),
         None => "; no package, kernel, image or hardware explains them".to_owned(),
     };
@@ -165,12 +174,12 @@ fn listed(names: &[String]) -> String {
 
 impl Found {
     fn is_unexplained(&self) -> bool {
-        let is_open = self.judged.explained_by.is_none() && self.judged.tables.len() >= FEWEST_TABLES;
-        is_open && self.judged.score >= UNEXPLAINED
+        let Judged { explained_by, added, is_kind, score, .. } = &self.judged;
+        explained_by.is_none() && *added >= FEWEST_TABLES && !is_kind && *score >= UNEXPLAINED
     }
 
     fn open_rows(&self) -> impl Iterator<Item = (&JudgedRow, &Item)> {
-        let open = self.judged.rows.iter().filter(|row| row.explained_by.is_none());
+        let open = self.judged.rows.iter().filter(|row| row.explained_by.is_none() && !row.is_setting);
         open.filter_map(|row| Some((row, self.items.get(&row.item)?)))
     }
 
@@ -203,7 +212,7 @@ impl Campaigns {
                         item.lines.iter().find(|line| table.lines.lines[**line].members.contains(host));
                     let Some(line) = line else { continue };
                     let candidate = candidate((row, item), table, (host, *line));
-                    found.push((candidate, campaign.judged.score));
+                    found.push((candidate, campaign.judged.score.min(MOST_SCORE)));
                 }
             }
         }
@@ -223,7 +232,11 @@ impl Campaigns {
                 for host in &item.members & &campaign.judged.members {
                     let id = finding_id(table, (item.kind, &item.id), &state.hosts[host as usize]);
                     let Some(number) = by_id.get(&id) else { continue };
-                    if row.explained_by.is_none() && campaign.is_unexplained() && told.insert(*number) {
+                    if row.explained_by.is_none()
+                        && !row.is_setting
+                        && campaign.is_unexplained()
+                        && told.insert(*number)
+                    {
                         let note = campaign.note(table, self.hosts);
                         let finding = &mut scored[*number].finding;
                         finding.reason = format!("{}; {note}", finding.reason);
@@ -391,6 +404,45 @@ mod tests {
         let after = found(&fleet);
         assert_eq!(after[0].explained_by, None);
         assert_eq!(after[0].tables, ["crontab", "processes", "users"]);
+    }
+
+    #[test]
+    fn another_port_and_path_of_the_same_release_raise_nobody() {
+        let mut fleet = fleet();
+        for (colour, port, release) in [(0, 8000, "5.56"), (1, 8010, "5.57")] {
+            let hosts = || (0..60).filter(|host| host % 2 == colour).collect::<Vec<u32>>();
+            fleet.row("listening_ports", &format!("port={port}|protocol=6|family=2|name=app"), hosts());
+            fleet.row("processes", &format!("name=app|path=/srv/{release}/app|euid=33"), hosts());
+            fleet.row("process_envs", &format!("key=COLOUR|name=app|value={colour}"), hosts());
+            fleet.row("startup_items", &format!("name=app|path=/srv/{release}/app"), hosts());
+        }
+        let loaded = fleet.loaded();
+        let found = campaigns(&loaded, &PeerGroups::default(), &fleet.state);
+        assert!(found.found.iter().all(|found| !found.is_unexplained()), "{:#?}", found.found);
+        let all = loaded.iter().enumerate().map(|(number, table)| found.candidates(number, table).len());
+        assert_eq!(all.sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn hosts_with_software_of_their_own_are_another_kind_also_without_groups() {
+        let mut fleet = fleet();
+        let members = || (0..20).chain(40..44);
+        for row in [
+            "deb_packages name=postgresql-15|arch=amd64|version=15",
+            "users username=postgres|uid=110|directory=/var/lib/postgresql|shell=/bin/sh",
+            "groups groupname=postgres|gid=110",
+            "listening_ports port=5432|protocol=6|family=2|name=postgres",
+            "processes name=dbd|path=/opt/dbd|euid=110",
+            "crontab command=/opt/dump|path=/etc/cron.d/dump",
+            "systemd_units id=dbd.service",
+        ] {
+            let (table, row) = row.split_once(' ').unwrap();
+            fleet.row(table, row, members());
+        }
+        let found = campaigns(&fleet.loaded(), &PeerGroups::default(), &fleet.state);
+        let strongest = &found.found[0];
+        assert!(!strongest.is_unexplained());
+        assert!(strongest.reason.ends_with("another kind of host rather"), "{}", strongest.reason);
     }
 
     #[test]

@@ -2,12 +2,11 @@
 //!
 //! Groups give the context in which other methods judge; nothing depends on their being there.
 
-mod cluster;
 mod describe;
-mod distance;
 mod facts;
-mod features;
+mod kinds;
 mod misplaced;
+mod names;
 
 use std::collections::HashMap;
 
@@ -15,8 +14,10 @@ use roaring::RoaringBitmap;
 
 pub(super) use self::describe::row_name;
 use self::facts::Fact;
-use self::features::TableFeatures;
+pub(super) use self::kinds::is_software;
 pub(super) use self::misplaced::misplaced;
+use self::names::Names;
+pub(super) use self::names::masked;
 use super::fleet::FleetState;
 use super::lines::Loaded;
 use crate::model;
@@ -118,12 +119,11 @@ pub(super) fn peer_groups(tables: &[Loaded<'_>], state: &FleetState) -> PeerGrou
     if state.heard().len() < FEWEST_HOSTS {
         return PeerGroups { groups: Vec::new(), of: vec![None; state.hosts.len()] };
     }
-    let features: Vec<TableFeatures> =
-        tables.iter().filter_map(|table| TableFeatures::new(table, state.hosts.len())).collect();
-    let mut groups = PeerGroups::new(cluster::groups(&features, &state.hosts), state.hosts.len());
+    let hosts = state.hosts.len();
+    let mut groups = PeerGroups::new(kinds::groups(tables, &Names::new(tables), hosts), hosts);
     if groups.groups.is_empty() {
         // No table tells any two hosts apart.
-        groups = PeerGroups::new(vec![state.heard()], state.hosts.len());
+        groups = PeerGroups::new(vec![state.heard()], hosts);
     }
     describe::describe(&mut groups, tables, &Fact::all(tables, state));
     let (groups_found, seconds) = (groups.groups.len(), started.elapsed().as_secs_f64());

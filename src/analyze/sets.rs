@@ -4,14 +4,20 @@ use std::collections::{BTreeSet, HashMap};
 
 use roaring::RoaringBitmap;
 
-use super::items::Item;
-
 /// Two sets are the same when their Jaccard similarity, over hosts that answered both, is at least this.
 const SAME: f64 = 0.9;
 /// MinHash: sets meet when all values of one band are equal. At similarity 0.9 they miss each other once in ten
 /// thousand times, at 0.5 they meet once in sixteen.
 const BANDS: usize = 16;
 const ROWS: usize = 8;
+
+/// Something in a table that some hosts have.
+pub(super) trait Placed {
+    /// Which of the loaded tables.
+    fn table(&self) -> usize;
+    /// The hosts.
+    fn members(&self) -> &RoaringBitmap;
+}
 
 /// Items on (nearly) the same hosts.
 #[derive(Debug)]
@@ -21,13 +27,13 @@ pub(super) struct Together {
 }
 
 impl Together {
-    pub(super) fn tables(&self, items: &[Item]) -> usize {
-        self.items.iter().map(|item| items[*item].table).collect::<BTreeSet<usize>>().len()
+    pub(super) fn tables(&self, items: &[impl Placed]) -> usize {
+        self.items.iter().map(|item| items[*item].table()).collect::<BTreeSet<usize>>().len()
     }
 }
 
 /// Groups items; only groups of two or more tables. `heard` says who answered, by table.
-pub(super) fn together(items: &[Item], heard: &[&RoaringBitmap], hosts: usize) -> Vec<Together> {
+pub(super) fn together(items: &[impl Placed], heard: &[&RoaringBitmap], hosts: usize) -> Vec<Together> {
     let mut sets = equal(items);
     sets.sort_by_cached_key(|set| {
         let size = (set.tables(items), set.items.len(), set.members.len());
@@ -55,21 +61,21 @@ pub(super) fn together(items: &[Item], heard: &[&RoaringBitmap], hosts: usize) -
     found
 }
 
-fn equal(items: &[Item]) -> Vec<Together> {
+fn equal(items: &[impl Placed]) -> Vec<Together> {
     let mut sets: HashMap<[u8; 32], Together> = HashMap::new();
     for (number, item) in items.iter().enumerate() {
         let mut hasher = blake3::Hasher::new();
-        let ordinals: Vec<u8> = item.members.iter().flat_map(u32::to_le_bytes).collect();
+        let ordinals: Vec<u8> = item.members().iter().flat_map(u32::to_le_bytes).collect();
         hasher.update(&ordinals);
-        let empty = || Together { members: item.members.clone(), items: Vec::new() };
+        let empty = || Together { members: item.members().clone(), items: Vec::new() };
         sets.entry(*hasher.finalize().as_bytes()).or_insert_with(empty).items.push(number);
     }
     sets.into_values().collect()
 }
 
 /// Compares over the hosts that answered the first tables of both.
-fn are_same((a, b): (&Together, &Together), items: &[Item], heard: &[&RoaringBitmap]) -> bool {
-    let heard_for = |set: &Together| set.items.first().map(|item| heard[items[*item].table]);
+fn are_same((a, b): (&Together, &Together), items: &[impl Placed], heard: &[&RoaringBitmap]) -> bool {
+    let heard_for = |set: &Together| set.items.first().map(|item| heard[items[*item].table()]);
     let (Some(heard_a), Some(heard_b)) = (heard_for(a), heard_for(b)) else { return false };
     let (a, b) = (&a.members & heard_b, &b.members & heard_a);
     let either = a.union_len(&b);
