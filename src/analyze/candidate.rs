@@ -56,7 +56,6 @@ pub(super) struct Candidate {
 pub(super) struct Place {
     pub(super) target: usize,
     pub(super) context: Option<usize>,
-    pub(super) group: Option<usize>,
     pub(super) hosts: u64,
     pub(super) of: u64,
 }

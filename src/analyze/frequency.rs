@@ -12,6 +12,7 @@ use super::channels::{self, Odd};
 use super::explained::Explanations;
 use super::lines::{Group, Id, Lines, Loaded};
 use super::peers::PeerGroups;
+use super::priors::LinePrior;
 use super::views::{self, Shows, View};
 use crate::catalog::Strength;
 use crate::model::FindingKind;
@@ -24,15 +25,20 @@ pub(super) fn candidates(
     table: &Loaded<'_>,
     views: &[View],
     (groups, explanations): (&PeerGroups, &Explanations),
+    priors: &HashMap<usize, LinePrior>,
 ) -> Vec<Candidate> {
     let things = Things::new(&table.lines);
-    let odd = channels::odd_rows(table, views, groups);
+    let mut odd = channels::odd_rows(table, views, groups);
+    odd.extend(channels::speaking(table, views, &odd, |line| {
+        priors.get(&line).is_some_and(|prior| prior.bits > 0.0)
+    }));
     let mut found: Vec<Candidate> = odd.iter().map(|odd| things.candidate(table, views, odd)).collect();
     let alike = views::masked_rows(table, views);
     for (candidate, odd) in found.iter_mut().zip(&odd) {
-        candidate.alike = Some(alike[odd.line]);
+        candidate.alike = Some(alike[odd.here.line]);
         candidate.bits -= SHARED * (candidate.place.map_or(1, |place| place.hosts) as f64).log2();
-        if explanations.of(table.name(), things.hosts(candidate)).is_some() {
+        let path = table.lines.value(odd.here.line, "path");
+        if explanations.of(table.name(), things.hosts(candidate), path.as_deref()).is_some() {
             candidate.bits *= EXPLAINED;
         }
         candidate.bits = candidate.bits.max(0.0);
@@ -53,42 +59,54 @@ fn is_rare(hosts: u64, of: u64) -> bool {
 /// The rows of a table by their ids.
 struct Things<'a> {
     lines: &'a Lines,
-    loose: HashMap<Id, Group>,
+    loose: HashMap<Id, Thing>,
     strict: HashMap<Id, RoaringBitmap>,
+}
+
+/// The rows of one loose id.
+struct Thing {
+    members: RoaringBitmap,
+    /// The line whose content most hosts have.
+    usual: usize,
 }
 
 impl<'a> Things<'a> {
     fn new(lines: &'a Lines) -> Self {
-        let loose = lines.loose().into_iter().map(|group| (group.id, group)).collect();
         let mut strict: HashMap<Id, RoaringBitmap> = HashMap::new();
         for line in &lines.lines {
             *strict.entry(line.strict).or_default() |= &line.members;
         }
+        let thing = |group: Group| {
+            let hosts = |line: &usize| strict[&lines.lines[*line].strict].len();
+            let usual = group.lines.iter().copied().max_by_key(hosts).unwrap_or_default();
+            (group.id, Thing { members: group.members, usual })
+        };
+        let loose = lines.loose().into_iter().map(thing).collect();
         Self { lines, loose, strict }
     }
 
     fn candidate(&self, table: &Loaded<'_>, views: &[View], odd: &Odd) -> Candidate {
-        let line = &self.lines.lines[odd.line];
+        let line = &self.lines.lines[odd.here.line];
         let answered = table.answers.heard.len();
         let thing = &self.loose[&line.loose];
         let with_content = self.strict[&line.strict].len();
         let is_new = is_rare(thing.members.len(), answered);
         let is_other_content = !is_new && is_rare(with_content, thing.members.len());
         let nearest = if is_other_content { self.usual_content(thing, line.strict) } else { None };
-        let place = Place {
-            target: odd.target,
-            context: odd.context,
-            group: odd.group,
-            hosts: odd.hosts,
-            of: odd.of,
-        };
+        let place =
+            Place { target: odd.target, context: odd.context, hosts: odd.here.hosts, of: odd.here.of };
         Candidate {
             rare_columns: self.rare_columns(views, odd, nearest),
             nearest: nearest.map(|(line, hosts)| (Subject::Line(line), hosts)),
             bits: odd.bits,
-            group: odd.group,
+            group: odd.here.group,
             place: Some(place),
-            hosts_with_row: if is_new { thing.members.len() } else { with_content },
+            hosts_with_row: match (is_new, is_other_content) {
+                (true, _) => thing.members.len(),
+                (_, true) => with_content,
+                // Thing and content are common: it is a state of it that is not.
+                _ => odd.here.hosts.min(with_content),
+            },
             hosts_answered: answered,
             hosts_with_thing: thing.members.len(),
             id: if is_new { line.loose } else { line.strict },
@@ -96,8 +114,8 @@ impl<'a> Things<'a> {
             ..Candidate::new(
                 Method::Frequency,
                 if is_new { FindingKind::New } else { FindingKind::Variant },
-                odd.host,
-                Subject::Line(odd.line),
+                odd.here.host,
+                Subject::Line(odd.here.line),
             )
         }
     }
@@ -111,10 +129,9 @@ impl<'a> Things<'a> {
     }
 
     /// The most common row of a thing, when its content is another one.
-    fn usual_content(&self, thing: &Group, strict: Id) -> Option<(usize, u64)> {
-        let hosts = |line: &usize| self.strict[&self.lines.lines[*line].strict].len();
-        let usual = thing.lines.iter().copied().max_by_key(hosts)?;
-        (self.lines.lines[usual].strict != strict).then(|| (usual, hosts(&usual)))
+    fn usual_content(&self, thing: &Thing, strict: Id) -> Option<(usize, u64)> {
+        let usual = self.lines.lines[thing.usual].strict;
+        (usual != strict).then(|| (thing.usual, self.strict[&usual].len()))
     }
 
     /// The columns that make the row stand out.
@@ -122,7 +139,9 @@ impl<'a> Things<'a> {
         let view = &views[odd.target];
         match (&view.column, nearest) {
             (Some(column), _) => vec![column.clone()],
-            (None, Some((nearest, _))) if view.shows == Shows::Strict => self.differing(odd.line, nearest),
+            (None, Some((nearest, _))) if view.shows == Shows::Strict => {
+                self.differing(odd.here.line, nearest)
+            }
             _ => Vec::new(),
         }
     }
@@ -130,5 +149,48 @@ impl<'a> Things<'a> {
     fn differing(&self, line: usize, other: usize) -> Vec<String> {
         let strict = self.lines.spec.identity(Strength::Strict).map(|column| column.name.clone());
         strict.filter(|name| self.lines.value(line, name) != self.lines.value(other, name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Fleet;
+    use super::*;
+
+    fn found(fleet: &Fleet, table: &str) -> Vec<Candidate> {
+        let loaded = fleet.loaded();
+        let table = loaded.iter().find(|loaded| loaded.name() == table).unwrap();
+        let views = views::views(table).unwrap();
+        let mut found = candidates(table, &views, (&PeerGroups::default(), &Explanations::new(&loaded)));
+        found.retain(|candidate| candidate.bits > 0.1);
+        found
+    }
+
+    #[test]
+    fn rare_as_a_thing_is_new_and_common_with_rare_content_a_variant() {
+        let mut fleet = Fleet::new(40, |host| format!("web-{host}"));
+        for name in ["sshd", "cron", "nginx"] {
+            let usual = (0..40).filter(|host| *host != 3 || name != "sshd");
+            fleet.row("hash", &format!("path=/usr/sbin/{name}|sha256={}", "ab".repeat(32)), usual);
+        }
+        fleet.row("hash", &format!("path=/usr/sbin/sshd|sha256={}", "cd".repeat(32)), [3]);
+        fleet.row("hash", &format!("path=/usr/sbin/evil|sha256={}", "ab".repeat(32)), [4]);
+        let kinds: Vec<_> =
+            found(&fleet, "hash").iter().map(|candidate| (candidate.host, candidate.kind)).collect();
+        assert_eq!(kinds, [(3, FindingKind::Variant), (4, FindingKind::New)]);
+    }
+
+    #[test]
+    fn what_came_with_a_kernel_is_worth_less() {
+        let bits = |explained: bool| {
+            let mut fleet = Fleet::new(40, |host| format!("web-{host}"));
+            fleet.row("kernel_modules", "name=ext4|size=100", 2..40);
+            fleet.row("kernel_modules", "name=ext4|size=200", 0..2);
+            fleet.row("kernel_info", "version=6.1.0-50", 2..40);
+            fleet.row("kernel_info", if explained { "version=6.1.0-99" } else { "version=6.1.0-50" }, 0..2);
+            found(&fleet, "kernel_modules").iter().map(|candidate| candidate.bits).fold(0.0, f64::max)
+        };
+        assert!(bits(true) < bits(false) / 2.0, "{} {}", bits(true), bits(false));
+        assert!(bits(true) > 0.0);
     }
 }

@@ -155,3 +155,88 @@ fn peers<'a>(lines: &Lines, answers: &'a TableAnswers) -> Vec<Peers<'a>> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Fleet;
+    use super::*;
+
+    /// What hosts lack, by its name: the row's first identity column.
+    fn lacking(fleet: &Fleet, groups: &PeerGroups, column: &str) -> Vec<(u32, String, f64)> {
+        let loaded = fleet.loaded();
+        let found = candidates(&loaded[0], groups);
+        let name = |candidate: &Candidate| match candidate.subject {
+            Subject::Line(line) => loaded[0].lines.value(line, column).unwrap(),
+            Subject::Known(_) => String::new(),
+        };
+        found.iter().map(|candidate| (candidate.host, name(candidate), candidate.bits)).collect()
+    }
+
+    /// Forty hosts with two units, of which these have no `auditd.service`.
+    fn fleet(without: &[u32]) -> Fleet {
+        let mut fleet = Fleet::new(40, |host| format!("web-{host}"));
+        fleet.row("systemd_units", "id=cron.service", 0..40);
+        fleet.row("systemd_units", "id=auditd.service", (0..40).filter(|host| !without.contains(host)));
+        fleet
+    }
+
+    #[test]
+    fn an_agent_that_was_stopped_on_one_host_is_missed_there() {
+        let found = lacking(&fleet(&[7]), &PeerGroups::default(), "id");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].0, found[0].1.as_str()), (7, "auditd.service"));
+        assert!((found[0].2 - 40_f64.log2()).abs() < 0.05, "{found:?}");
+        let two = lacking(&fleet(&[7, 8]), &PeerGroups::default(), "id");
+        assert!(two.len() == 2 && two[0].2 < found[0].2, "{two:?}");
+    }
+
+    #[test]
+    fn what_a_tenth_lacks_is_no_surprise() {
+        assert_eq!(lacking(&fleet(&[1, 2, 3, 4]), &PeerGroups::default(), "id"), []);
+    }
+
+    #[test]
+    fn within_a_peer_group_nine_of_ten_are_enough() {
+        let mut fleet = Fleet::new(40, |host| format!("web-{host}"));
+        fleet.row("systemd_units", "id=cron.service", 0..40);
+        // A unit of the first twenty, which two of them have not.
+        fleet.row("systemd_units", "id=nginx.service", 2..20);
+        assert_eq!(lacking(&fleet, &PeerGroups::default(), "id"), []);
+        let found = lacking(&fleet, &fleet.groups(&[20, 20]), "id");
+        assert_eq!(found.iter().map(|(host, ..)| *host).collect::<Vec<_>>(), [0, 1], "{found:?}");
+        assert!(found.iter().all(|(_, id, _)| id == "nginx.service"));
+    }
+
+    #[test]
+    fn a_host_that_did_not_answer_lacks_nothing() {
+        let mut fleet = fleet(&[7]);
+        fleet.silence("systemd_units", 7);
+        assert_eq!(lacking(&fleet, &PeerGroups::default(), "id"), []);
+    }
+
+    /// An old agent that does not return a column lacks no row for that, and cannot hide that it lacks one.
+    #[test]
+    fn an_old_agent_lacks_only_what_it_lacks_by_the_columns_that_it_has() {
+        let mut fleet = Fleet::new(40, |host| format!("web-{host}"));
+        for name in ["sshd", "cron", "auditd"] {
+            let row = format!("name={name}|path=/usr/sbin/{name}|euid=0");
+            fleet.row("processes", &format!("{row}|on_disk=1"), 0..39);
+            if name != "auditd" {
+                fleet.row("processes", &row, [39]);
+            }
+        }
+        fleet.without_columns("processes", "on_disk", 39);
+        let found = lacking(&fleet, &PeerGroups::default(), "name");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].0, found[0].1.as_str()), (39, "auditd"));
+    }
+
+    #[test]
+    fn seven_hosts_do_not_say_what_is_missing() {
+        for (hosts, expected) in [(7, 0), (20, 1)] {
+            let mut fleet = Fleet::new(hosts, |host| format!("web-{host}"));
+            fleet.row("systemd_units", "id=auditd.service", 1..hosts);
+            assert_eq!(lacking(&fleet, &PeerGroups::default(), "id").len(), expected, "{hosts} hosts");
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod campaigns;
 mod candidate;
 mod cause;
 mod channels;
+mod contexts;
 mod explain;
 mod explained;
 mod fleet;
@@ -19,6 +20,7 @@ mod newcomers;
 mod novelty;
 mod past;
 mod peers;
+mod places;
 mod priors;
 mod rank;
 mod score;
@@ -28,9 +30,13 @@ mod suppress;
 mod table_history;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod views;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use self::baseline::Known;
 pub use self::baseline::{BaselineRequest, create_baseline};
@@ -44,7 +50,7 @@ pub use self::history::{Earlier, earlier};
 use self::lines::{Id, Lines, Loaded};
 use self::newcomers::Newcomers;
 use self::peers::PeerGroups;
-use self::priors::Priors;
+use self::priors::{LinePrior, Priors};
 pub use self::span::Span;
 pub use self::suppress::{NewSuppression, Suppressions, identifying_columns, is_too_wide, parse_date};
 use self::table_history::TableHistory;
@@ -128,16 +134,21 @@ pub async fn analyze(
     }
     let explanations = Explanations::new(&loaded);
     let mut common = rank::CommonRows::new(state.hosts.len());
-    for (number, table) in loaded.iter().enumerate() {
+    let against = (&known, &groups, &explanations);
+    let found = side_by_side(&loaded, |table| {
+        let views = views::views(table)?;
+        let priors = if request.priors { Priors::new(&table.lines.spec)? } else { Priors::none() };
+        let priors = priors.of_table(table)?;
+        let candidates = candidates((table, &views, &priors), request, against);
+        Ok((views, priors, candidates))
+    })?;
+    for (number, (table, (views, priors, mut candidates))) in loaded.iter().zip(found).enumerate() {
         let started = std::time::Instant::now();
         common.count(&table.lines, table.answers);
-        let views = views::views(table)?;
-        let mut candidates = candidates((table, &views), request, (&known, &groups, &explanations));
         let mut past = newcomers.as_ref().and_then(|newcomers| newcomers.table(table));
         candidates.extend(past.as_mut().map(TableHistory::candidates).unwrap_or_default());
         let count = candidates.len();
         let extra = campaigns.candidates(number, table);
-        let priors = if request.priors { Priors::new(&table.lines.spec)? } else { Priors::none() };
         let judged = Judged { table, views: &views, state: &state, past: past.as_ref(), priors: &priors };
         scored.extend(findings(engine, manifest, &judged, (candidates, extra)).await?);
         let (seconds, lines) = (started.elapsed().as_secs_f64(), table.lines.lines.len());
@@ -159,6 +170,7 @@ pub async fn analyze(
     warnings.extend(applied.warnings);
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));
     warnings.extend(groups.warnings());
+    warnings.extend(campaigns.warnings());
     if request.methods.contains(&Method::History) {
         warnings.extend(history::warnings(history.as_ref(), request.history, &state));
         warnings.extend(newcomers::warnings(hosts.iter().flat_map(|host| &host.findings)));
@@ -246,14 +258,41 @@ async fn load<'a>(
     Ok(loaded)
 }
 
+/// What `judge` makes of each table, on all processors; the largest tables first.
+fn side_by_side<'a, T: Send>(
+    tables: &'a [Loaded<'a>],
+    judge: impl Fn(&'a Loaded<'a>) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let mut order: Vec<usize> = (0..tables.len()).collect();
+    order.sort_by_key(|number| std::cmp::Reverse(tables[*number].lines.lines.len()));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(number) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            done.push((*number, judge(&tables[*number])));
+        }
+        done
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(tables.len());
+    let mut done: Vec<(usize, Result<T>)> = std::thread::scope(|scope| {
+        let started: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        started.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    });
+    done.sort_by_key(|(number, _)| *number);
+    if done.len() != tables.len() {
+        return Err(Error::internal("a table could not be judged"));
+    }
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
 fn candidates(
-    (table, views): (&Loaded<'_>, &[View]),
+    (table, views, priors): (&Loaded<'_>, &[View], &HashMap<usize, LinePrior>),
     request: &AnalyzeRequest,
     (known, groups, explanations): (&Known, &PeerGroups, &Explanations),
 ) -> Vec<Candidate> {
     let mut found = Vec::new();
     if request.methods.contains(&Method::Frequency) {
-        found.extend(frequency::candidates(table, views, (groups, explanations)));
+        found.extend(frequency::candidates(table, views, (groups, explanations), priors));
     }
     if request.methods.contains(&Method::Missing) {
         found.extend(missing::candidates(table, groups));
@@ -272,7 +311,7 @@ struct Judged<'a> {
     views: &'a [View],
     state: &'a FleetState,
     past: Option<&'a TableHistory<'a>>,
-    priors: &'a Priors,
+    priors: &'a HashMap<usize, LinePrior>,
 }
 
 /// Scores the candidates of one table and explains those that matter; `scored` ones come with their score.
@@ -292,7 +331,7 @@ async fn findings(
     if let Some(past) = past {
         past.adjust(&candidates, &mut scores);
     }
-    priors.weigh(lines, &mut candidates, &mut scores);
+    priors::weigh(priors, &mut candidates, &mut scores);
     let kept = rank::worth_showing(candidates, scores);
     let mut ids: Vec<Id> = kept.iter().filter_map(|(candidate, _)| candidate.strict).collect();
     ids.sort_unstable();

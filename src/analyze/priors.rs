@@ -3,15 +3,18 @@
 //! A small additive term. Priors never make a row a finding, and are never looked up for rows that nobody shows.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use regex::bytes::{RegexSet, RegexSetBuilder};
+use roaring::RoaringBitmap;
 use serde_json::Value;
 
 use super::candidate::{Candidate, Subject};
 use super::explain::line_row;
-use super::lines::Lines;
+use super::lines::{Lines, Loaded};
+use super::places::MOST_ALIKE;
 use super::score::of_bits;
+use super::views::{value_at, values};
 use crate::catalog::{PATTERN_BYTES, Pattern, PriorSpec, TableSpec};
 use crate::error::{Error, Result};
 use crate::model::{FindingKind, Row};
@@ -20,18 +23,16 @@ use crate::model::{FindingKind, Row};
 pub(super) const MOST_BITS: f64 = 3.0;
 /// Share of its score that a row loses by each bit of routine.
 const ROUTINE: f64 = 0.3;
-/// Score of a row, in a table of full weight, to which all bits are added.
-const STANDS_OUT: f64 = 40.0;
 /// How much of a value is looked at. Matching is linear, and a cell has up to a megabyte.
 const MOST_BYTES: usize = 64 << 10;
 
-/// What the priors say of one row.
+/// What the priors say of one line.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Prior<'a> {
-    /// Added to the surprise of the row, at most [`MOST_BITS`].
+pub(super) struct LinePrior {
+    /// Added to the surprise of the row, within [`MOST_BITS`]; below zero for what routine leaves.
     pub(super) bits: f64,
     /// The phrases, the weightiest first, to be read after `it`.
-    pub(super) says: Vec<&'a str>,
+    says: Vec<String>,
 }
 
 /// The priors of one table, compiled.
@@ -88,50 +89,87 @@ impl Priors {
         Self { columns: Vec::new(), rules: Vec::new() }
     }
 
-    /// Adds to the scores of one table what the contents of the rows say, and tells the candidates. An absence, and an
-    /// answer that did not come, have no content.
-    pub(super) fn weigh(&self, lines: &Lines, candidates: &mut [Candidate], scores: &mut [f64]) {
-        if self.rules.is_empty() {
-            return;
-        }
-        let mut known: HashMap<usize, Option<Prior<'_>>> = HashMap::new();
-        for (candidate, score) in candidates.iter_mut().zip(scores) {
-            let Subject::Line(line) = candidate.subject else { continue };
-            if candidate.kind == FindingKind::Missing || *score <= 0.0 {
-                continue;
+    /// What the priors say of the lines of a table, by line. A prior that many hosts fulfil says little: of its bits
+    /// remains `log2(hosts / hosts that fulfil it) / log2(hosts)`.
+    ///
+    /// # Errors
+    /// A column cannot be read as text.
+    pub(super) fn of_table(&self, table: &Loaded<'_>) -> Result<HashMap<usize, LinePrior>> {
+        let lines = &table.lines;
+        let mut fulfilled: BTreeMap<usize, Vec<&Rule>> = BTreeMap::new();
+        for line in self.lines_that_match(lines)? {
+            let rules = self.rules_of(&line_row(lines, line));
+            if !rules.is_empty() {
+                fulfilled.insert(line, rules);
             }
-            let prior = known.entry(line).or_insert_with(|| self.of_row(&line_row(lines, line)));
-            let Some(prior) = prior else { continue };
-            *score = weighed((*score, lines.spec.weight), prior.bits, candidate.hosts_answered);
-            candidate.says = prior.says.iter().map(|says| (*says).to_owned()).collect();
         }
+        let mut hosts: HashMap<&str, RoaringBitmap> = HashMap::new();
+        // A row of many hosts does not stand out, whatever it says.
+        let is_rare = |line: &usize| lines.lines[*line].members.len() <= MOST_ALIKE;
+        for (line, rules) in fulfilled.iter().filter(|(line, _)| is_rare(line)) {
+            for rule in rules {
+                *hosts.entry(&rule.says).or_default() |= &lines.lines[*line].members;
+            }
+        }
+        let all = (table.answers.heard.len() as f64).max(2.0);
+        let rarity =
+            |rule: &&Rule| (all / hosts[rule.says.as_str()].len() as f64).log2().max(0.0) / all.log2();
+        let of_line = |(line, rules): (usize, Vec<&Rule>)| {
+            let bits: f64 = rules
+                .iter()
+                .map(|rule| if rule.bits < 0.0 { rule.bits } else { rule.bits * rarity(rule) })
+                .sum();
+            let says = rules.iter().map(|rule| rule.says.clone()).collect();
+            (line, LinePrior { bits: bits.clamp(-MOST_BITS, MOST_BITS), says })
+        };
+        Ok(fulfilled.into_iter().filter(|(line, _)| is_rare(line)).map(of_line).collect())
     }
 
-    /// What the priors say of a row; none where they say nothing. A value that is unknown matches nothing.
-    pub(super) fn of_row(&self, row: &Row) -> Option<Prior<'_>> {
-        if self.rules.is_empty() {
-            return None;
+    /// Lines of which any value matches any pattern.
+    fn lines_that_match(&self, lines: &Lines) -> Result<BTreeSet<usize>> {
+        let mut found = BTreeSet::new();
+        for column in &self.columns {
+            let Some(values) = values(&lines.batches, &column.name)? else { continue };
+            for (number, line) in lines.lines.iter().enumerate() {
+                let text = value_at(&values, line).unwrap_or_default().as_bytes();
+                if column.patterns.is_match(&text[..text.len().min(MOST_BYTES)]) {
+                    found.insert(number);
+                }
+            }
         }
+        Ok(found)
+    }
+
+    /// The priors that a row fulfils, the weightiest first. A value that is unknown matches nothing.
+    fn rules_of(&self, row: &Row) -> Vec<&Rule> {
         let found: Vec<_> = self.columns.iter().map(|column| column.search(row)).collect();
         let holds = |at: &At| found[at.0].as_ref().is_some_and(|found| found.matched(at.1));
         let rules: Vec<&Rule> = self.rules.iter().filter(|rule| rule.applies(&holds)).collect();
         // What an intruder does is no routine.
         let is_bad = rules.iter().any(|rule| rule.bits > 0.0);
-        let rules: Vec<&Rule> = rules.into_iter().filter(|rule| !is_bad || rule.bits > 0.0).collect();
-        let bits: f64 = rules.iter().map(|rule| rule.bits).sum();
-        let says = rules.iter().map(|rule| rule.says.as_str()).collect();
-        (!rules.is_empty()).then(|| Prior { bits: bits.clamp(-MOST_BITS, MOST_BITS), says })
+        rules.into_iter().filter(|rule| !is_bad || rule.bits > 0.0).collect()
     }
 }
 
-/// A score with what the content says: bits that speak for an intruder are added, in full only to a row that stands out by
-/// itself; each bit of routine takes 30 %.
-fn weighed((score, weight): (f64, f64), bits: f64, hosts_answered: u64) -> f64 {
+/// Adds to the scores what the contents of the rows say, and tells the candidates. An absence, and an answer that did not
+/// come, have no content.
+pub(super) fn weigh(lines: &HashMap<usize, LinePrior>, candidates: &mut [Candidate], scores: &mut [f64]) {
+    for (candidate, score) in candidates.iter_mut().zip(scores) {
+        let Subject::Line(line) = candidate.subject else { continue };
+        let Some(prior) = lines.get(&line).filter(|_| candidate.kind != FindingKind::Missing) else {
+            continue;
+        };
+        *score = weighed(*score, prior.bits, candidate.hosts_answered);
+        candidate.says.clone_from(&prior.says);
+    }
+}
+
+/// A score with what the content says: bits that speak for an intruder are added; each bit of routine takes 30 %.
+fn weighed(score: f64, bits: f64, hosts_answered: u64) -> f64 {
     if bits < 0.0 {
         return score * (1.0 - ROUTINE).powf(-bits);
     }
-    let stands_out = (score / (weight * STANDS_OUT)).min(1.0);
-    (score + bits * stands_out * of_bits(1.0, hosts_answered)).min(100.0)
+    (score + bits * of_bits(1.0, hosts_answered)).min(100.0)
 }
 
 impl Column {
@@ -182,6 +220,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    use super::super::testing::Fleet;
     use super::*;
     use crate::catalog::Catalog;
 
@@ -204,10 +243,9 @@ mod tests {
     fn said(table: &str, value: Value) -> (f64, Vec<String>) {
         let catalog = Catalog::builtin().unwrap();
         let priors = Priors::new(catalog.table(table).unwrap()).unwrap();
-        let prior = priors.of_row(&row(value));
-        prior.map_or((0.0, Vec::new()), |prior| {
-            (prior.bits, prior.says.into_iter().map(str::to_owned).collect())
-        })
+        let rules = priors.rules_of(&row(value));
+        let bits: f64 = rules.iter().map(|rule| rule.bits).sum();
+        (bits.clamp(-MOST_BITS, MOST_BITS), rules.iter().map(|rule| rule.says.clone()).collect())
     }
 
     #[track_caller]
@@ -218,7 +256,8 @@ mod tests {
 
     #[track_caller]
     fn silent(table: &str, value: Value) {
-        assert_eq!(said(table, value.clone()).1, Vec::<String>::new(), "{table} {value}");
+        let (bits, says) = said(table, value.clone());
+        assert!(bits <= 0.0, "{table} {value}: {says:?}");
     }
 
     #[test]
@@ -231,11 +270,23 @@ mod tests {
     }
 
     #[test]
-    fn priors_add_to_what_stands_out_and_routine_takes() {
-        assert_eq!(weighed((60.0, 1.0), 3.0, 64), 60.0 + 50.0 - 10.0);
-        assert_eq!(weighed((40.0, 1.0), 1.2, 64), 60.0);
-        assert!(weighed((4.0, 1.0), 3.0, 64) < 10.0);
-        assert!(weighed((60.0, 1.0), -3.0, 64) < 30.0);
+    fn priors_add_and_routine_takes() {
+        assert_eq!(weighed(30.0, 1.2, 64), 50.0);
+        assert_eq!(weighed(80.0, 3.0, 64), 100.0);
+        assert!(weighed(60.0, -3.0, 64) < 30.0);
+    }
+
+    #[test]
+    fn a_prior_that_many_hosts_fulfil_says_little() {
+        let mut fleet = Fleet::new(64, |host| format!("web-{host}"));
+        fleet.row("shell_history", "username=a|command=unset HISTFILE", [3]);
+        fleet.row("shell_history", "username=a|command=chattr +i /etc/passwd", 0..64);
+        fleet.row("shell_history", "username=a|command=ls", 0..64);
+        let loaded = fleet.loaded();
+        let found = Priors::new(&loaded[0].lines.spec).unwrap().of_table(&loaded[0]).unwrap();
+        let mut bits: Vec<f64> = found.values().map(|prior| prior.bits).collect();
+        bits.sort_by(f64::total_cmp);
+        assert!(bits.len() == 2 && bits[0] == 0.0 && bits[1] >= 1.0, "{found:?}");
     }
 
     #[test]
@@ -245,7 +296,7 @@ mod tests {
         assert!(said("systemd_units", scope).0 < 0.0);
         let bad = json!({"id": "session-7.scope", "fragment_path": "/tmp/session-7.scope"});
         assert!(said("systemd_units", bad).0 > 0.0);
-        assert!(Priors::none().of_row(&row(json!({"username": "toor", "uid": 0}))).is_none());
+        assert!(Priors::none().rules_of(&row(json!({"username": "toor", "uid": 0}))).is_empty());
     }
 
     #[test]
@@ -419,8 +470,7 @@ mod tests {
             for (spec, priors) in &*SOME {
                 let value = [json!(value), json!(number), Value::Null, json!([value, {"a": number}])][kind].clone();
                 let row: Row = spec.columns.iter().map(|column| (column.name.clone(), value.clone())).collect();
-                let found = priors.of_row(&row).map_or(0.0, |prior| prior.bits);
-                prop_assert!((-MOST_BITS..=MOST_BITS).contains(&found));
+                prop_assert!(priors.rules_of(&row).len() <= spec.priors.len());
             }
         }
     }

@@ -42,10 +42,9 @@ pub(super) fn scores(candidates: &[Candidate], weight: f64) -> Result<Vec<f64>> 
 /// Bits of surprise, those of the channel and those of the table, as a share of the most that a fleet can give.
 fn fleet_strength(candidate: &Candidate, as_odd: u32) -> f64 {
     let hosts = candidate.hosts_answered as f64;
-    let share: f64 = CHANNEL_SHARE;
     let most = hosts.max(FULL_SCORE_HOSTS).log2();
-    let bits =
-        share * candidate.bits + (1.0 - share) * surprise(f64::from(as_odd), hosts).min(candidate.bits);
+    let of_table = surprise(f64::from(as_odd), hosts).min(candidate.bits);
+    let bits = CHANNEL_SHARE * candidate.bits + (1.0 - CHANNEL_SHARE) * of_table;
     (100.0 * bits / most).min(100.0)
 }
 
@@ -163,9 +162,10 @@ mod tests {
     }
 
     #[test]
-    fn a_table_in_which_every_host_is_odd_halves_what_the_channel_says() {
+    fn of_a_table_in_which_every_host_is_odd_only_the_channel_is_left() {
         let everybody: Vec<Candidate> = (0..64).map(|host| candidate(host, 6.0)).collect();
-        assert!(scores(&everybody, 1.0).unwrap().iter().all(|score| *score == 50.0));
+        let expected = 100.0 * CHANNEL_SHARE;
+        assert!(scores(&everybody, 1.0).unwrap().iter().all(|score| (score - expected).abs() < 1e-9));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use roaring::RoaringBitmap;
 
 use super::fleet::{FleetState, TableAnswers};
 use super::lines::{Line, Lines, Loaded};
+use super::peers::{PeerGroup, PeerGroups};
 use crate::catalog::{Catalog, ColumnType, Strength, TableSpec};
 
 /// A row: `name=value`, separated by `|`, and its hosts.
@@ -32,7 +33,9 @@ impl Fleet {
         let rows = self.rows.entry(table.to_owned()).or_default();
         rows.push((row.to_owned(), hosts.into_iter().collect()));
         let all = RoaringBitmap::from_iter(0..self.state.hosts.len() as u32);
-        let answers = TableAnswers { answered: all.clone(), heard: all, ..TableAnswers::default() };
+        let by_columns = BTreeMap::from([(String::new(), all.clone())]);
+        let answers =
+            TableAnswers { answered: all.clone(), heard: all, by_columns, ..TableAnswers::default() };
         self.state.tables.entry(table.to_owned()).or_insert(answers);
     }
 
@@ -44,7 +47,28 @@ impl Fleet {
         if let Some(answers) = self.state.tables.get_mut(table) {
             answers.answered.remove(host);
             answers.heard.remove(host);
+            answers.by_columns.values_mut().for_each(|hosts| _ = hosts.remove(host));
         }
+    }
+
+    /// A host whose rows of a table come without these columns, separated by commas.
+    pub(super) fn without_columns(&mut self, table: &str, columns: &str, host: u32) {
+        let answers = self.state.tables.get_mut(table).unwrap();
+        answers.by_columns.values_mut().for_each(|hosts| _ = hosts.remove(host));
+        answers.by_columns.entry(columns.to_owned()).or_default().insert(host);
+    }
+
+    /// Peer groups of the first so many hosts, the next so many and so on.
+    pub(super) fn groups(&self, sizes: &[u32]) -> PeerGroups {
+        let mut groups = PeerGroups::default();
+        for (number, size) in sizes.iter().enumerate() {
+            let first = groups.of.len() as u32;
+            groups.of.resize((first + size) as usize, Some(number));
+            let hosts = RoaringBitmap::from_iter(first..first + size);
+            groups.groups.push(PeerGroup { hosts, described_by: format!("group {number}") });
+        }
+        assert_eq!(groups.of.len(), self.state.hosts.len());
+        groups
     }
 
     /// The tables as the analysis loads them.

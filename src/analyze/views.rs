@@ -69,9 +69,8 @@ pub(super) fn views(table: &Loaded<'_>) -> Result<Vec<View>> {
 pub(super) fn masked_rows(table: &Loaded<'_>, views: &[View]) -> Vec<u64> {
     let lines = &table.lines;
     let masked = |column: &ColumnSpec| {
-        let of_column = views.iter().filter(|view| view.column.as_deref() == Some(&column.name));
         // The masked view stands after the raw one; a column without one is the same either way.
-        of_column.last()
+        views.iter().rfind(|view| view.column.as_deref() == Some(&column.name))
     };
     let columns: Vec<&View> = lines.spec.identity(Strength::Strict).filter_map(masked).collect();
     let of_line = |line: usize| {
@@ -154,7 +153,7 @@ impl View {
 }
 
 /// A column of all batches as text; none when the table has no such column.
-fn values(
+pub(super) fn values(
     batches: &[RecordBatch],
     column: &str,
 ) -> Result<Option<Vec<datafusion::arrow::array::StringArray>>> {
@@ -168,7 +167,10 @@ fn values(
     arrays.map(Some).map_err(|source| Error::internal("cannot read prevalence as text").source(source))
 }
 
-fn value_at<'a>(values: &'a [datafusion::arrow::array::StringArray], line: &Line) -> Option<&'a str> {
+pub(super) fn value_at<'a>(
+    values: &'a [datafusion::arrow::array::StringArray],
+    line: &Line,
+) -> Option<&'a str> {
     let (batch, row) = line.at;
     values[batch].is_valid(row).then(|| values[batch].value(row))
 }
@@ -244,7 +246,80 @@ pub(super) fn mask(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::Fleet;
     use super::*;
+
+    fn view<'a>(views: &'a [View], column: &str, shows: Shows) -> Option<&'a View> {
+        views.iter().find(|view| view.column.as_deref() == Some(column) && view.shows == shows)
+    }
+
+    /// The lines of these hosts, in the order of the hosts.
+    fn lines(table: &Loaded<'_>, hosts: &[u32]) -> Vec<usize> {
+        let line = |host| table.lines.lines.iter().position(|line| line.members.contains(host));
+        hosts.iter().map(|host| line(*host).unwrap()).collect()
+    }
+
+    #[test]
+    fn equal_values_are_equal_codes_and_unknown_ones_are_none() {
+        let mut fleet = Fleet::new(4, |host| format!("web-{host}"));
+        fleet.row("users", "username=root|uid=0|shell=/bin/sh", 0..2);
+        fleet.row("users", "username=toor|uid=0|shell=/bin/bash", [2]);
+        fleet.row("users", "username=app|uid=7", [3]);
+        let loaded = fleet.loaded();
+        let views = views(&loaded[0]).unwrap();
+        let at = lines(&loaded[0], &[0, 2, 3]);
+        let uid = view(&views, "uid", Shows::Raw).unwrap();
+        assert_eq!((uid.codes[at[0]], uid.distinct, uid.is_number), (uid.codes[at[1]], 2, true));
+        assert_ne!(uid.codes[at[0]], uid.codes[at[2]]);
+        let shell = view(&views, "shell", Shows::Raw).unwrap();
+        assert_eq!((shell.codes[at[2]], shell.distinct, shell.is_number), (UNKNOWN, 2, false));
+        assert_eq!(shell.ignorant, RoaringBitmap::from_iter([3]));
+        assert!(view(&views, "shell", Shows::Masked).is_none(), "nothing to mask: no second view");
+    }
+
+    #[test]
+    fn a_masked_view_stands_after_the_raw_one_where_it_makes_fewer_values() {
+        let mut fleet = Fleet::new(3, |host| format!("web-{host}"));
+        for (host, name) in ["ci-1", "ci-22", "eve"].into_iter().enumerate() {
+            fleet.row("users", &format!("username={name}|uid=7"), [host as u32]);
+        }
+        let loaded = fleet.loaded();
+        let views = views(&loaded[0]).unwrap();
+        let of_name: Vec<(Shows, u32)> = views
+            .iter()
+            .filter(|view| view.column.as_deref() == Some("username"))
+            .map(|view| (view.shows, view.distinct))
+            .collect();
+        assert_eq!(of_name, [(Shows::Raw, 3), (Shows::Masked, 2)]);
+    }
+
+    #[test]
+    fn rows_that_differ_by_counting_share_a_masked_number() {
+        let mut fleet = Fleet::new(3, |host| format!("web-{host}"));
+        fleet.row("users", "username=ci-1|uid=7|directory=/home/ci-1", [0]);
+        fleet.row("users", "username=ci-22|uid=7|directory=/home/ci-22", [1]);
+        fleet.row("users", "username=eve|uid=7|directory=/home/eve", [2]);
+        let loaded = fleet.loaded();
+        let views = views(&loaded[0]).unwrap();
+        let masked = masked_rows(&loaded[0], &views);
+        let at = lines(&loaded[0], &[0, 1, 2]);
+        assert_eq!(masked[at[0]], masked[at[1]]);
+        assert_ne!(masked[at[0]], masked[at[2]]);
+    }
+
+    #[test]
+    fn a_row_without_a_column_that_the_others_return_is_no_row_of_its_own_kind() {
+        let mut fleet = Fleet::new(20, |host| format!("web-{host}"));
+        fleet.row("processes", "name=sshd|path=/usr/sbin/sshd|euid=0|on_disk=1", 0..19);
+        fleet.row("processes", "name=sshd|path=/usr/sbin/sshd|euid=0", [19]);
+        let loaded = fleet.loaded();
+        let views = views(&loaded[0]).unwrap();
+        let at = lines(&loaded[0], &[0, 19]);
+        for whole in views.iter().filter(|view| view.column.is_none()) {
+            assert_ne!(whole.codes[at[0]], UNKNOWN);
+            assert_eq!(whole.codes[at[1]], UNKNOWN, "{:?}", whole.shows);
+        }
+    }
 
     #[test]
     fn values_that_differ_by_chance_mask_alike() {

@@ -1,7 +1,7 @@
 //! The definitions by which detection is measured, on cases that can be counted by hand.
 
 #[path = "../../benches/detection/metrics.rs"]
-mod metrics;
+pub(crate) mod metrics;
 
 use std::collections::HashSet;
 

@@ -10,6 +10,7 @@ mod detection;
 mod docs;
 mod duckdb;
 mod env;
+mod finds;
 mod hand;
 mod kill;
 mod store;

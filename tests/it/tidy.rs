@@ -108,6 +108,7 @@ const LANDLORDS: [(&str, &[&str]); 47] = [
             "collect/osquery.rs",
             "analyze/priors.rs",
             "analyze/suppress/pattern.rs",
+            "analyze/views.rs",
         ],
     ),
     ("memchr", &["decode/", "identity/own_names.rs", "collect/native/"]),

@@ -200,8 +200,7 @@ impl Judge<'_> {
             _ => COMBINATION,
         } * part.item.departs
             * if is_setting { SETTING } else { 1.0 };
-        let line = part.item.lines.first().copied().unwrap_or_default();
-        (table.lines.spec.weight * worth + super::prior(table, line)).min(1.0)
+        table.lines.spec.weight * worth
     }
 }
 

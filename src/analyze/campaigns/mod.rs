@@ -37,17 +37,14 @@ const WORTH_REPORTING: f64 = 8.0;
 const UNEXPLAINED: f64 = 60.0;
 /// From this many tables on that it adds rows to: a process has a socket or a file by itself.
 const FEWEST_TABLES: usize = 3;
+/// What more than this share of the hosts have is not rare.
+const RARE: f64 = 0.1;
 /// Most that a row of a campaign scores: what one host alone has says more about that host.
 const MOST_SCORE: f64 = 70.0;
 /// Rows of one campaign that become findings of each host.
 const MOST_FINDINGS: usize = 12;
 /// Scores of hosts in such a campaign: they are to be reviewed, and the stronger the campaign the earlier.
 const REVIEW: (f64, f64) = (50.0, 70.0);
-
-/// What the content of a line adds to its worth, 0 to 1.
-fn prior(_table: &Loaded<'_>, _line: usize) -> f64 {
-    0.0
-}
 
 /// The campaigns of a fleet, the strongest first.
 #[derive(Debug, Default)]
@@ -273,6 +270,22 @@ impl Campaigns {
         }
         hosts.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.host.cmp(&b.host)));
         (1..).zip(hosts).for_each(|(rank, host)| host.rank = rank);
+    }
+
+    /// What a reader must know before trusting the ranking by what is rare.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let is_common = |found: &&Found| found.judged.members.len() as f64 > self.hosts as f64 * RARE;
+        let unexplained = self.found.iter().filter(|campaign| campaign.is_unexplained());
+        let widest = unexplained.filter(is_common).max_by_key(|campaign| campaign.judged.members.len());
+        let warning = |found: &Found| {
+            format!(
+                "the same {} of {} hosts have rows of {} in common that nothing explains: the method frequency cannot see what so many share",
+                found.judged.members.len(),
+                self.hosts,
+                listed(&found.judged.tables)
+            )
+        };
+        widest.map(warning).into_iter().collect()
     }
 
     /// As outputs show them.
