@@ -1,4 +1,5 @@
-//! Which columns say what a row is about, learned from the table: only beside these is another column judged.
+//! Which columns say what a row is about, learned from the table: only beside these is another column judged. Numbers
+//! never do: small ones meet by chance, and large ones are sizes and times.
 
 use std::collections::HashMap;
 
@@ -12,17 +13,15 @@ use crate::catalog::Strength;
 const MOST_CONTEXTS: usize = 5;
 /// What names less well than this, compared with the best column, is no name.
 const MUST_REACH: f64 = 0.25;
-/// A number names something only where it does so nearly as well as the best column.
-const NUMBER_MUST_REACH: f64 = 0.9;
-/// A value on this share of the hosts recurs; a number must on more, because small numbers meet by chance.
-const RECURS: (f64, f64) = (0.05, 0.3);
+/// A value on this share of the hosts recurs.
+const RECURS: f64 = 0.05;
 
 /// The views that say what a row is about: their values recur on other hosts and tell the rows of one host apart.
 pub(super) fn contexts(table: &Loaded<'_>, views: &[View]) -> Vec<usize> {
     let mut rated: Vec<(f64, usize)> = views
         .iter()
         .enumerate()
-        .filter(|(_, view)| view.distinct > 1 && is_naming(table, view))
+        .filter(|(_, view)| view.distinct > 1 && !view.is_number && is_naming(table, view))
         .map(|(number, view)| (tells(table, view), number))
         .collect();
     rated.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -31,7 +30,7 @@ pub(super) fn contexts(table: &Loaded<'_>, views: &[View]) -> Vec<usize> {
     let mut chosen = Vec::new();
     for (rate, number) in rated {
         let view = &views[number];
-        let is_good = rate > best * MUST_REACH && (!view.is_number || rate >= best * NUMBER_MUST_REACH);
+        let is_good = rate > best * MUST_REACH;
         if is_good && !columns.contains(&&view.column) && chosen.len() < MOST_CONTEXTS {
             columns.push(&view.column);
             chosen.push(number);
@@ -49,7 +48,7 @@ fn is_naming(table: &Loaded<'_>, view: &View) -> bool {
 /// Recurrence times distinctness of a view, 0 to 1.
 fn tells(table: &Loaded<'_>, view: &View) -> f64 {
     let hosts = table.answers.heard.len() as f64;
-    let recurs = hosts * if view.is_number { RECURS.1 } else { RECURS.0 };
+    let recurs = hosts * RECURS;
     let values = members_by_code(&table.lines.lines, &view.codes);
     let (mut rows, mut recurring, mut pairs) = (0, 0, 0);
     for (line, code) in table.lines.lines.iter().zip(&view.codes) {

@@ -211,7 +211,9 @@ impl Explainer<'_> {
     }
 
     fn reason(&self, candidate: &Candidate, row: &Row, nearest: Option<&Nearest>) -> String {
-        let beside = candidate.place.and_then(|place| self.beside(place, candidate, row));
+        let beside = candidate.place.and_then(|place| {
+            self.beside(place, candidate, row).or_else(|| self.anywhere(place, candidate, row))
+        });
         let reason = beside.unwrap_or_else(|| reason(&self.lines.spec, candidate, row, nearest));
         if candidate.says.is_empty() {
             reason
@@ -237,6 +239,23 @@ impl Explainer<'_> {
             quote(row.get(column)?),
             self.usual(place, candidate).unwrap_or_default(),
         ))
+    }
+
+    /// `path /tmp/sshd, name sshd is only on 1 of 60 hosts: no other host has this path`.
+    fn anywhere(&self, place: Place, candidate: &Candidate, row: &Row) -> Option<String> {
+        let view = &self.views[place.target];
+        let column = view.column.clone()?;
+        let named = name_row(&self.lines.spec, row, std::slice::from_ref(&column));
+        let on = match candidate.group {
+            Some(_) => format!("{} of the {} hosts of its peer group", place.hosts, place.of),
+            None => of_hosts(place.hosts, place.of),
+        };
+        let who = if place.hosts == 1 { "no other host has" } else { "hardly any other host has" };
+        let what = match view.shows {
+            Shows::Masked => format!("a {column} like this"),
+            _ => format!("this {column}"),
+        };
+        Some(format!("{named} is only on {on}: {who} {what}"))
     }
 
     /// What the others show in the same place, when most of them show the same.
