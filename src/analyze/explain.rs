@@ -252,7 +252,7 @@ impl Explainer<'_> {
         };
         let who = if place.hosts == 1 { "no other host has" } else { "hardly any other host has" };
         let what = match view.shows {
-            Shows::Masked => format!("a {column} like this"),
+            Shows::Masked => format!("anything like this {column}"),
             _ => format!("this {column}"),
         };
         Some(format!("{named} is only on {on}: {who} {what}"))

@@ -161,7 +161,8 @@ mod tests {
         let loaded = fleet.loaded();
         let table = loaded.iter().find(|loaded| loaded.name() == table).unwrap();
         let views = views::views(table).unwrap();
-        let mut found = candidates(table, &views, (&PeerGroups::default(), &Explanations::new(&loaded)));
+        let mut found =
+            candidates(table, &views, (&PeerGroups::default(), &Explanations::new(&loaded)), &HashMap::new());
         found.retain(|candidate| candidate.bits > 0.1);
         found
     }

@@ -37,7 +37,7 @@ fn findings_of(fleet: &Fleet) -> Vec<Vec<(Finding, Vec<String>)>> {
     let mut found = vec![Vec::new(); HOSTS as usize];
     for table in &loaded {
         let views = views::views(table).unwrap();
-        let candidates = frequency::candidates(table, &views, (&groups, &explanations));
+        let candidates = frequency::candidates(table, &views, (&groups, &explanations), &HashMap::new());
         let scores = score::scores(&candidates, table.lines.spec.weight).unwrap();
         let (raw, common) = (RawRows::new(), CommonLines::new(table));
         let explainer = Explainer { lines: &table.lines, views: &views, raw: &raw, common: &common };

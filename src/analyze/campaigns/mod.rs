@@ -317,6 +317,7 @@ fn candidate((row, item): (&JudgedRow, &Item), table: &Loaded<'_>, (host, line):
 
 #[cfg(test)]
 mod tests {
+    use super::super::peers::peer_groups;
     use super::super::testing::Fleet;
     use super::*;
 
@@ -463,7 +464,7 @@ mod tests {
                 fleet.row("deb_packages", &format!("name={role}{number}|version=1"), members.clone());
             }
         }
-        let groups = super::super::peers::peer_groups(&fleet.loaded(), &fleet.state);
+        let groups = peer_groups(&fleet.loaded(), &fleet.state);
         assert_eq!(groups.groups.len(), 2);
         let found = campaigns(&fleet.loaded(), &groups, &fleet.state).shown(&fleet.state);
         assert_eq!(found, []);
