@@ -280,13 +280,13 @@ mod tests {
     fn a_prior_that_many_hosts_fulfil_says_little() {
         let mut fleet = Fleet::new(64, |host| format!("web-{host}"));
         fleet.row("shell_history", "username=a|command=unset HISTFILE", [3]);
-        fleet.row("shell_history", "username=a|command=chattr +i /etc/passwd", 0..64);
+        fleet.row("shell_history", "username=a|command=chattr +i /etc/passwd", 0..30);
         fleet.row("shell_history", "username=a|command=ls", 0..64);
         let loaded = fleet.loaded();
         let found = Priors::new(&loaded[0].lines.spec).unwrap().of_table(&loaded[0]).unwrap();
         let mut bits: Vec<f64> = found.values().map(|prior| prior.bits).collect();
         bits.sort_by(f64::total_cmp);
-        assert!(bits.len() == 2 && bits[0] == 0.0 && bits[1] >= 1.0, "{found:?}");
+        assert!(bits.len() == 2 && bits[0] < 0.5 && bits[1] >= 1.0, "{found:?}");
     }
 
     #[test]

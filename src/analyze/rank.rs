@@ -16,7 +16,7 @@ use crate::model::{Finding, FindingKind, HostCoverage, HostResult, Row, Verdict}
 use crate::store::Manifest;
 
 /// From this score on a host is an outlier.
-const OUTLIER: f64 = 75.0;
+const OUTLIER: f64 = 80.0;
 /// From this score on a host should be reviewed.
 const REVIEW: f64 = 50.0;
 /// A candidate below this score is noise that every fleet has.

@@ -3,7 +3,7 @@
 //! The channels gave each candidate its bits. The table is calibrated once more: where every host has something as odd, one
 //! more is worth less. A host is its best cause, lightly helped by its next few: never the sum of its noise.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use polars::prelude::*;
 
@@ -19,6 +19,10 @@ const CAUSE_WEIGHTS: [f64; 5] = [1.0, 0.2, 0.15, 0.1, 0.05];
 const MISSING_FACTOR: f64 = 0.95;
 /// Score of a row that the baseline does not have, when it is the only one of its table.
 const BASELINE_SCORE: f64 = 100.0;
+/// Share of the hosts up to which a row is a host's own.
+const OWN: f64 = 0.05;
+/// Fewer hosts say nothing about what is usual beside a baseline.
+const FEWEST_TO_COMPARE: u64 = 8;
 /// What the channel says against what the table says.
 const CHANNEL_SHARE: f64 = 0.6;
 
@@ -26,12 +30,15 @@ const CHANNEL_SHARE: f64 = 0.6;
 pub(super) fn scores(candidates: &[Candidate], weight: f64) -> Result<Vec<f64>> {
     let as_odd = hosts_as_odd(candidates)?;
     let crowds = crowds(candidates);
+    let unsettled = unsettled(candidates);
     let score = |(candidate, as_odd): (&Candidate, u32)| {
         let strength = match candidate.method {
             // What these find gets its score elsewhere.
             Method::Cluster | Method::Campaigns | Method::History => 0.0,
             Method::Frequency | Method::Missing => fleet_strength(candidate, as_odd),
-            Method::Baseline => baseline_strength(candidate, crowds[&crowd(candidate)]),
+            Method::Baseline => {
+                baseline_strength(candidate, crowds[&crowd(candidate)]) * quiet(candidate, &unsettled)
+            }
         };
         let factor = if candidate.kind == FindingKind::Missing { MISSING_FACTOR } else { 1.0 };
         weight * factor * strength
@@ -69,6 +76,34 @@ fn baseline_strength(candidate: &Candidate, crowd: u32) -> f64 {
     };
     let restless = 1.0 + (candidate.known_contents.max(1) as f64).log2();
     BASELINE_SCORE * shared / restless / (1.0 + (1.0 + f64::from(crowd.saturating_sub(1)) / 4.0).log2())
+}
+
+/// A row that few hosts have; of a small fleet, one.
+fn is_own(candidate: &Candidate) -> bool {
+    let alike = match candidate.kind {
+        FindingKind::Missing => candidate.hosts_answered.saturating_sub(candidate.hosts_with_row),
+        _ => candidate.hosts_with_row,
+    };
+    alike as f64 <= (candidate.hosts_answered as f64 * OWN).max(1.0)
+}
+
+/// By kind: hosts that differ from the baseline in a way of their own.
+fn unsettled(candidates: &[Candidate]) -> HashMap<FindingKind, HashSet<u32>> {
+    let mut hosts: HashMap<FindingKind, HashSet<u32>> = HashMap::new();
+    for candidate in candidates.iter().filter(|one| one.method == Method::Baseline && is_own(one)) {
+        hosts.entry(candidate.kind).or_default().insert(candidate.host);
+    }
+    hosts
+}
+
+/// Where every host differs from the baseline in a way of its own, one more difference of that kind is no news.
+fn quiet(candidate: &Candidate, unsettled: &HashMap<FindingKind, HashSet<u32>>) -> f64 {
+    if candidate.hosts_answered < FEWEST_TO_COMPARE || !is_own(candidate) {
+        return 1.0;
+    }
+    let hosts = candidate.hosts_answered as f64;
+    let differ = unsettled.get(&candidate.kind).map_or(1, HashSet::len) as f64;
+    surprise(differ, hosts) / hosts.log2()
 }
 
 type Crowd = (u32, FindingKind);
