@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use super::contexts::contexts;
 use super::lines::Loaded;
 use super::peers::PeerGroups;
-use super::places::{MOST_ALIKE, OddHere, Places, Scope};
+use super::places::{OddHere, Places, Scope, is_rare};
 use super::views::{Shows, View};
 use crate::catalog::Role;
 
@@ -76,7 +76,7 @@ pub(super) fn speaking(
     let mut found = Vec::new();
     for (line, prevalent) in table.lines.lines.iter().enumerate() {
         let hosts = prevalent.members.len();
-        if hosts > MOST_ALIKE.min(of / 2) || !speaks(line) {
+        if !is_rare(hosts, of) || !speaks(line) {
             continue;
         }
         let silent = prevalent.members.iter().filter(|host| !known.contains(&(line, *host)));

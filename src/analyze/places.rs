@@ -13,7 +13,17 @@ use super::views::{UNKNOWN, View};
 /// Share of the hosts of a place up to which a value is rare.
 const RARE: f64 = 0.1;
 /// Whatever the size of the fleet, a value of more hosts is no single host's oddity.
-pub(super) const MOST_ALIKE: u64 = 32;
+const MOST_ALIKE: u64 = 32;
+
+/// How many hosts of a place a rare value may be on.
+fn most_alike(of: u64) -> u64 {
+    ((of as f64 * RARE) as u64).clamp(2, MOST_ALIKE)
+}
+
+/// Few enough hosts of a place for a value to be odd there.
+pub(super) fn is_rare(hosts: u64, of: u64) -> bool {
+    hosts <= most_alike(of)
+}
 
 /// A line that is odd on a host, in the place where it is judged.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +140,7 @@ impl<'a> Places<'a> {
 
     /// The hosts of a value, when they are few.
     fn rare(&self, value: &[Entry], here: &Here<'_>) -> Option<Rare> {
-        let most = ((here.of as f64 * RARE) as u64).clamp(2, MOST_ALIKE) as usize;
+        let most = most_alike(here.of) as usize;
         let mut hosts: Vec<u32> = Vec::new();
         for entry in value {
             let members = &self.line(entry).members;

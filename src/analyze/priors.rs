@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::candidate::{Candidate, Subject};
 use super::explain::line_row;
 use super::lines::{Lines, Loaded};
-use super::places::MOST_ALIKE;
+use super::places::is_rare;
 use super::score::of_bits;
 use super::views::{value_at, values};
 use crate::catalog::{PATTERN_BYTES, Pattern, PriorSpec, TableSpec};
@@ -105,7 +105,8 @@ impl Priors {
         }
         let mut hosts: HashMap<&str, RoaringBitmap> = HashMap::new();
         // A row of many hosts does not stand out, whatever it says.
-        let is_rare = |line: &usize| lines.lines[*line].members.len() <= MOST_ALIKE;
+        let heard = table.answers.heard.len();
+        let is_rare = |line: &usize| is_rare(lines.lines[*line].members.len(), heard);
         for (line, rules) in fulfilled.iter().filter(|(line, _)| is_rare(line)) {
             for rule in rules {
                 *hosts.entry(&rule.says).or_default() |= &lines.lines[*line].members;
@@ -280,13 +281,13 @@ mod tests {
     fn a_prior_that_many_hosts_fulfil_says_little() {
         let mut fleet = Fleet::new(64, |host| format!("web-{host}"));
         fleet.row("shell_history", "username=a|command=unset HISTFILE", [3]);
-        fleet.row("shell_history", "username=a|command=chattr +i /etc/passwd", 0..30);
+        fleet.row("shell_history", "username=a|command=chattr +i /etc/passwd", 0..6);
         fleet.row("shell_history", "username=a|command=ls", 0..64);
         let loaded = fleet.loaded();
         let found = Priors::new(&loaded[0].lines.spec).unwrap().of_table(&loaded[0]).unwrap();
         let mut bits: Vec<f64> = found.values().map(|prior| prior.bits).collect();
         bits.sort_by(f64::total_cmp);
-        assert!(bits.len() == 2 && bits[0] < 0.5 && bits[1] >= 1.0, "{found:?}");
+        assert!(bits.len() == 2 && bits[0] < bits[1] && bits[1] >= 1.0, "{found:?}");
     }
 
     #[test]

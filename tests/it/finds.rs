@@ -39,7 +39,7 @@ fn precision(analysis: &Value, truth: &Truth) -> f64 {
 /// One scenario on each compromised host, dealt in turn: among them the subtle ones.
 #[test]
 fn compromised_hosts_come_before_most_others() {
-    for (profile, least) in [(Profile::OneRole, 0.3), (Profile::NineRoles, 0.15)] {
+    for (profile, least) in [(Profile::OneRole, 0.3), (Profile::NineRoles, 0.25)] {
         let seeds = [1, 2];
         let found: Vec<f64> = seeds
             .iter()
@@ -56,7 +56,7 @@ fn compromised_hosts_come_before_most_others() {
 #[test]
 fn a_worm_on_two_fifths_of_the_fleet_is_a_campaign_and_the_output_says_so() {
     let share_percent = 40;
-    for (profile, first) in [(Profile::OneRole, 2), (Profile::NineRoles, 5)] {
+    for (profile, first) in [(Profile::OneRole, 2), (Profile::NineRoles, 2)] {
         let (analysis, truth) = judged(profile, Attacks::Campaign { share_percent }, (0, 1));
         let is_worm = |campaign: &Value| {
             let hosts = campaign["hosts"].as_array().unwrap();
@@ -81,8 +81,8 @@ fn a_worm_on_two_fifths_of_the_fleet_is_a_campaign_and_the_output_says_so() {
 /// Canaries have new packages, with their files.
 #[test]
 fn on_a_clean_fleet_no_canary_is_an_outlier() {
-    for seed in [21, 22] {
-        let (analysis, truth) = judged(Profile::OneRole, Attacks::One, (0, seed));
+    for (profile, seed) in [(Profile::OneRole, 21), (Profile::OneRole, 22), (Profile::NineRoles, 21)] {
+        let (analysis, truth) = judged(profile, Attacks::One, (0, seed));
         let canaries: Vec<&str> =
             truth.hosts.iter().filter(|facts| facts.canary).map(|facts| facts.host.as_str()).collect();
         assert!(!canaries.is_empty());
