@@ -107,6 +107,11 @@ impl Method {
     pub const ALL: [Self; 6] =
         [Self::Baseline, Self::History, Self::Frequency, Self::Missing, Self::Campaigns, Self::Cluster];
 
+    /// Whether hosts of the snapshot are compared with each other.
+    pub(super) fn compares_hosts(self) -> bool {
+        !matches!(self, Self::Baseline | Self::History)
+    }
+
     /// The name on the command line and in outputs.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -158,7 +158,7 @@ pub async fn analyze(
     let heard = state.heard().len();
     let compared = !known.is_empty()
         || history.is_some()
-        || (request.methods.contains(&Method::Frequency) && heard >= 3);
+        || (heard >= 3 && request.methods.iter().any(|method| method.compares_hosts()));
     scored.extend(rank::coverage_findings(&state));
     let today = crate::model::now().date_naive();
     let applied = request.suppress.apply(scored, |one| (one.host, &one.finding), (&state.hosts, today));

@@ -172,8 +172,8 @@ fn count_as_odd(candidates: LazyFrame) -> LazyFrame {
 pub(super) fn host_score(mut best_of_causes: Vec<f64>) -> f64 {
     best_of_causes.sort_by(|a, b| b.total_cmp(a));
     let weighted: f64 = best_of_causes.iter().zip(CAUSE_WEIGHTS).map(|(score, weight)| score * weight).sum();
-    // An empty sum is -0.0.
-    weighted.max(0.0) / CAUSE_WEIGHTS.iter().sum::<f64>()
+    // An empty sum is -0.0, and stays it but for the addition.
+    (weighted + 0.0) / CAUSE_WEIGHTS.iter().sum::<f64>()
 }
 
 #[cfg(test)]
