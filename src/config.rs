@@ -29,6 +29,9 @@ pub struct File {
     pub sql: Option<PathBuf>,
     /// Memory that sorts and queries may hold, in MiB.
     pub memory_limit_mib: Option<u64>,
+    /// Files of suppressions.
+    #[serde(default)]
+    pub suppress: Vec<PathBuf>,
 }
 
 /// What flags say; `None` where they say nothing.
@@ -59,6 +62,8 @@ pub struct Settings {
     pub schemas: Option<PathBuf>,
     /// Directory of further saved queries.
     pub sql: Option<PathBuf>,
+    /// Files of suppressions, where environment or file name some.
+    pub suppress: Vec<PathBuf>,
     /// Memory that sorts and queries may hold, in bytes.
     pub memory_limit_bytes: usize,
     /// Columns of the terminal, where the environment says so.
@@ -107,6 +112,8 @@ impl Settings {
             fleet: variable("DIFFY_FLEET").or(file.fleet),
             schemas: flags.schemas.or_else(|| variable("DIFFY_SCHEMAS").map(PathBuf::from)).or(file.schemas),
             sql: flags.sql.or_else(|| variable("DIFFY_SQL").map(PathBuf::from)).or(file.sql),
+            suppress: variable("DIFFY_SUPPRESS")
+                .map_or(file.suppress, |paths| std::env::split_paths(&paths).collect()),
             memory_limit_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
             columns: variable("COLUMNS").and_then(|columns| columns.parse().ok()),
             no_color: no_color(),

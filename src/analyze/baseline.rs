@@ -1,6 +1,6 @@
 //! The method `baseline`, and how baselines are made: a row is normal when the baseline has it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
@@ -8,8 +8,9 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use roaring::RoaringBitmap;
+use serde_json::Value;
 
-use super::candidate::{Candidate, Method, Subject, place};
+use super::candidate::{Candidate, Method, Subject};
 use super::explain::line_row;
 use super::fleet::{FleetState, TableAnswers, column};
 use super::lines::{Group, Id, Lines};
@@ -33,64 +34,103 @@ pub struct BaselineRequest {
     pub created_by: String,
 }
 
-/// Makes a baseline from a snapshot.
+/// Makes a baseline from a snapshot, or from several of a fleet, the oldest first; a host counts once, by its name.
 ///
 /// # Errors
-/// A host is not in the snapshot, the quorum is larger than the number of hosts, the name is taken, or the store
-/// cannot be written.
+/// A host is in none of the snapshots, the quorum is larger than the number of hosts, the name is taken, a snapshot
+/// cannot be read, or the store cannot be written.
 pub async fn create_baseline(
     (store, engine, catalog): (&Store, &Engine, &Catalog),
-    manifest: &Manifest,
+    manifests: &[Manifest],
     request: BaselineRequest,
 ) -> Result<Baseline> {
-    let state = FleetState::load(engine, catalog, manifest.snapshot).await?;
-    let hosts = chosen_hosts(&state, &request)?;
-    let mut tables = BTreeMap::new();
-    let mut part = store.baseline_part(&manifest.fleet, &request.name, &schema()).await?;
-    for (table, answers) in &state.tables {
-        let lines = Lines::load(engine, manifest, catalog.table_or_undeclared(table).into_owned()).await?;
-        let batch = normal_rows(&lines, &hosts, request.quorum)?;
+    let Some((newest, earlier)) = manifests.split_last() else {
+        return Err(Error::internal("a baseline of no snapshot"));
+    };
+    let mut sources = Vec::new();
+    for manifest in manifests {
+        sources.push(Source::new(manifest, FleetState::load(engine, catalog, manifest.snapshot).await?));
+    }
+    let names = chosen_hosts(&sources, &request)?;
+    sources.iter_mut().for_each(|source| source.choose(&names));
+    let tables: BTreeSet<&String> = sources.iter().flat_map(|source| source.state.tables.keys()).collect();
+    let mut kept = BTreeMap::new();
+    let mut part = store.baseline_part(&newest.fleet, &request.name, &schema()).await?;
+    for table in tables {
+        let normal = Normal::load((engine, catalog), table, &sources).await?;
         // A host that answered in part says what is normal too; what it could not say can only show up as new.
-        let hosts_answered = (&answers.heard & &hosts).len();
-        if hosts_answered > 0 {
-            tables.insert(table.clone(), BaselineTable { hosts_answered, rows: batch.num_rows() as u64 });
+        if !normal.heard.is_empty() {
+            let batch = normal.batch(table, request.quorum)?;
+            let of = BaselineTable { hosts_answered: normal.heard.len(), rows: batch.num_rows() as u64 };
+            kept.insert(table.clone(), of);
             part.write(&batch).await?;
         }
     }
-    let names = hosts.iter().map(|host| state.hosts[host as usize].clone()).collect();
     let baseline = Baseline {
         format: FORMAT,
         name: request.name,
-        fleet: manifest.fleet.clone(),
+        fleet: newest.fleet.clone(),
         created: now(),
         created_by: request.created_by,
         diffy_version: env!("CARGO_PKG_VERSION").to_owned(),
         identity_version: ENCODING_VERSION,
-        origin: BaselineOrigin { snapshot: manifest.snapshot, hosts: names, quorum: request.quorum },
-        tables,
+        origin: BaselineOrigin {
+            snapshot: newest.snapshot,
+            earlier: earlier.iter().map(|manifest| manifest.snapshot).collect(),
+            hosts: names,
+            quorum: request.quorum,
+        },
+        tables: kept,
         file: part.close().await?,
     };
     store.commit_baseline(&baseline).await?;
     Ok(baseline)
 }
 
-fn chosen_hosts(state: &FleetState, request: &BaselineRequest) -> Result<RoaringBitmap> {
-    let heard = state.heard();
-    let mut chosen = RoaringBitmap::new();
-    for name in &request.hosts {
-        let ordinal = state.hosts.iter().position(|host| host == name).map(|ordinal| ordinal as u32);
-        let ordinal = ordinal.filter(|ordinal| heard.contains(*ordinal)).ok_or_else(|| {
-            let nearest = crate::catalog::nearest(name, state.hosts.iter().map(String::as_str));
-            let hint = nearest.map_or_else(
-                || "`diffy query \"SELECT host FROM current.hosts\"` lists them".to_owned(),
-                |nearest| format!("did you mean `{nearest}`?"),
-            );
-            Error::usage(format!("host `{}` did not answer in this snapshot", name.escape_debug())).hint(hint)
-        })?;
-        chosen.insert(ordinal);
+/// One snapshot that a baseline is made from.
+struct Source<'a> {
+    manifest: &'a Manifest,
+    state: FleetState,
+    /// By ordinal: the number of the host among those of the baseline, if it is one.
+    numbers: Vec<Option<u32>>,
+}
+
+impl<'a> Source<'a> {
+    fn new(manifest: &'a Manifest, state: FleetState) -> Self {
+        Self { manifest, state, numbers: Vec::new() }
     }
-    let chosen = if request.hosts.is_empty() { heard } else { chosen };
-    if request.quorum == 0 || request.quorum > chosen.len() {
+
+    fn heard(&self) -> impl Iterator<Item = &String> {
+        self.state.heard().into_iter().filter_map(|host| self.state.hosts.get(host as usize))
+    }
+
+    fn choose(&mut self, names: &[String]) {
+        let number = |host: &String| names.binary_search(host).ok().map(|number| number as u32);
+        self.numbers = self.state.hosts.iter().map(number).collect();
+    }
+
+    fn numbers(&self, ordinals: &RoaringBitmap) -> RoaringBitmap {
+        ordinals.iter().filter_map(|ordinal| *self.numbers.get(ordinal as usize)?).collect()
+    }
+}
+
+/// The names of the hosts of a baseline, sorted.
+fn chosen_hosts(sources: &[Source<'_>], request: &BaselineRequest) -> Result<Vec<String>> {
+    let heard: BTreeSet<&String> = sources.iter().flat_map(Source::heard).collect();
+    if let Some(name) = request.hosts.iter().find(|name| !heard.contains(name)) {
+        let all = sources.iter().flat_map(|source| source.state.hosts.iter().map(String::as_str));
+        let hint = crate::catalog::nearest(name, all).map_or_else(
+            || "`diffy query \"SELECT host FROM current.hosts\"` lists them".to_owned(),
+            |nearest| format!("did you mean `{nearest}`?"),
+        );
+        let which = if sources.len() == 1 { "this snapshot" } else { "any of these snapshots" };
+        return Err(
+            Error::usage(format!("host `{}` did not answer in {which}", name.escape_debug())).hint(hint)
+        );
+    }
+    let chosen: BTreeSet<&String> =
+        if request.hosts.is_empty() { heard } else { request.hosts.iter().collect() };
+    if request.quorum == 0 || request.quorum > chosen.len() as u64 {
         return Err(Error::usage(format!(
             "a quorum of {} of {} hosts cannot be",
             request.quorum,
@@ -98,7 +138,7 @@ fn chosen_hosts(state: &FleetState, request: &BaselineRequest) -> Result<Roaring
         ))
         .hint("`--quorum` is a number of hosts, from 1 up to those taken"));
     }
-    Ok(chosen)
+    Ok(chosen.into_iter().cloned().collect())
 }
 
 fn schema() -> Arc<Schema> {
@@ -112,37 +152,64 @@ fn schema() -> Arc<Schema> {
     ]))
 }
 
-/// One line per strict id that enough of the hosts have.
-fn normal_rows(lines: &Lines, hosts: &RoaringBitmap, quorum: u64) -> Result<RecordBatch> {
-    let mut kept: Vec<(Group, Group, u64)> = Vec::new();
-    for loose in lines.loose() {
-        for strict in lines.strict(&loose) {
-            let count = (&strict.members & hosts).len();
-            if count >= quorum {
-                kept.push((loose.clone(), strict, count));
+/// What the hosts of a baseline have in one table.
+#[derive(Default)]
+struct Normal {
+    /// By loose and strict id: the hosts, and a row of the newest snapshot that has one.
+    rows: BTreeMap<(Id, Id), (RoaringBitmap, String)>,
+    heard: RoaringBitmap,
+}
+
+impl Normal {
+    async fn load(
+        (engine, catalog): (&Engine, &Catalog),
+        table: &str,
+        sources: &[Source<'_>],
+    ) -> Result<Self> {
+        let mut normal = Self::default();
+        for source in sources.iter().rev() {
+            let Some(answers) = source.state.tables.get(table) else { continue };
+            normal.heard |= source.numbers(&answers.heard);
+            let spec = catalog.table_or_undeclared(table).into_owned();
+            normal.add(source, &Lines::load(engine, source.manifest, spec).await?);
+        }
+        Ok(normal)
+    }
+
+    fn add(&mut self, source: &Source<'_>, lines: &Lines) {
+        for loose in lines.loose() {
+            for strict in lines.strict(&loose) {
+                let hosts = source.numbers(&strict.members);
+                if !hosts.is_empty() {
+                    let text = || Value::Object(line_row(lines, lines.most_common(&strict))).to_string();
+                    let row = self.rows.entry((loose.id, strict.id));
+                    row.or_insert_with(|| (RoaringBitmap::new(), text())).0 |= hosts;
+                }
             }
         }
     }
-    let cannot = |source| Error::internal("cannot build a baseline").source(source);
-    let ids = |of: fn(&(Group, Group, u64)) -> &Id| -> Result<ArrayRef> {
-        let mut builder = FixedSizeBinaryBuilder::with_capacity(kept.len(), ID_BYTES);
-        for line in &kept {
-            builder.append_value(of(line)).map_err(cannot)?;
-        }
-        Ok(Arc::new(builder.finish()))
-    };
-    let text = |(_, strict, _): &(Group, Group, u64)| {
-        serde_json::Value::Object(line_row(lines, lines.most_common(strict))).to_string()
-    };
-    let names = std::iter::repeat_n(lines.spec.name.as_str(), kept.len());
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(names)),
-        ids(|(loose, _, _)| &loose.id)?,
-        ids(|(_, strict, _)| &strict.id)?,
-        Arc::new(kept.iter().map(|(_, _, count)| i64::try_from(*count).ok()).collect::<Int64Array>()),
-        Arc::new(StringArray::from_iter_values(kept.iter().map(text))),
-    ];
-    RecordBatch::try_new(schema(), columns).map_err(cannot)
+
+    /// One line per strict id that enough of the hosts have.
+    fn batch(&self, table: &str, quorum: u64) -> Result<RecordBatch> {
+        let kept: Vec<_> = self.rows.iter().filter(|(_, (hosts, _))| hosts.len() >= quorum).collect();
+        let cannot = |source| Error::internal("cannot build a baseline").source(source);
+        let ids = |of: fn(&(Id, Id)) -> &Id| -> Result<ArrayRef> {
+            let mut builder = FixedSizeBinaryBuilder::with_capacity(kept.len(), ID_BYTES);
+            for (ids, _) in &kept {
+                builder.append_value(of(ids)).map_err(cannot)?;
+            }
+            Ok(Arc::new(builder.finish()))
+        };
+        let hosts = kept.iter().map(|(_, (hosts, _))| i64::try_from(hosts.len()).ok());
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(table, kept.len()))),
+            ids(|(loose, _)| loose)?,
+            ids(|(_, strict)| strict)?,
+            Arc::new(hosts.collect::<Int64Array>()),
+            Arc::new(StringArray::from_iter_values(kept.iter().map(|(_, (_, text))| text))),
+        ];
+        RecordBatch::try_new(schema(), columns).map_err(cannot)
+    }
 }
 
 /// What a baseline knows of one table.
@@ -254,19 +321,14 @@ impl Of<'_> {
         for host in &have {
             let Some(line) = lines.line_of(group, host) else { continue };
             found.push(Candidate {
-                host,
-                kind,
-                subject: Subject::Line(line),
                 nearest: nearest.clone(),
-                places: [place(&[b"baseline", kind.as_str().as_bytes()]); 2],
                 hosts_with_row: have.len(),
                 hosts_answered: self.answers.heard.len(),
                 hosts_with_thing: have.len(),
                 known_contents: known.map_or(1, |thing| thing.contents),
-                rare_columns: Vec::new(),
-                method: Method::Baseline,
                 id: group.id,
                 strict: Some(lines.lines[line].strict),
+                ..Candidate::new(Method::Baseline, kind, host, Subject::Line(line))
             });
         }
     }
@@ -276,19 +338,16 @@ impl Of<'_> {
         let have = &self.answers.heard & present.unwrap_or(&none);
         for host in &(&self.answers.answered - &have) {
             found.push(Candidate {
-                host,
-                kind: FindingKind::Missing,
-                subject: Subject::Known(Arc::clone(row)),
-                nearest: None,
-                places: [place(&[b"baseline", b"missing"]); 2],
                 hosts_with_row: have.len(),
                 hosts_answered: self.answers.heard.len(),
                 hosts_with_thing: have.len(),
-                known_contents: 1,
-                rare_columns: Vec::new(),
-                method: Method::Baseline,
                 id,
-                strict: None,
+                ..Candidate::new(
+                    Method::Baseline,
+                    FindingKind::Missing,
+                    host,
+                    Subject::Known(Arc::clone(row)),
+                )
             });
         }
     }

@@ -24,8 +24,12 @@ pub(super) struct Candidate {
     pub(super) subject: Subject,
     /// The most alike row that is normal and how many hosts have it, where the method knows it.
     pub(super) nearest: Option<(Subject, u64)>,
-    /// Where else a host could stand out in the same way: candidates of one place are calibrated by each other.
-    pub(super) places: [u64; 2],
+    /// How surprising it is in its place and channel, in bits.
+    pub(super) bits: f64,
+    /// Where a row of the method `frequency` stands out.
+    pub(super) place: Option<Place>,
+    /// The peer group that it was compared within; none for the fleet.
+    pub(super) group: Option<usize>,
     /// Hosts, of those that can be compared, that have the row.
     pub(super) hosts_with_row: u64,
     /// Hosts that can be compared.
@@ -37,39 +41,88 @@ pub(super) struct Candidate {
     /// Columns that make the row stand out; empty when it is their combination.
     pub(super) rare_columns: Vec<String>,
     pub(super) method: Method,
+    /// What its content says by itself.
+    pub(super) says: Vec<String>,
     /// Loose id, or strict id where the content is what stands out.
     pub(super) id: Id,
+    /// What rows of one host have in common that differ by counting alone: one of them is shown.
+    pub(super) alike: Option<u64>,
     /// Strict id of the host's own row; none for an absence.
     pub(super) strict: Option<Id>,
+}
+
+/// Where a row stands out: views of its table by index, and how many hosts show the value there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) target: usize,
+    pub(super) context: Option<usize>,
+    pub(super) hosts: u64,
+    pub(super) of: u64,
+}
+
+impl Candidate {
+    /// A candidate of which nothing more is known yet.
+    pub(super) fn new(method: Method, kind: FindingKind, host: u32, subject: Subject) -> Self {
+        Self {
+            host,
+            kind,
+            subject,
+            nearest: None,
+            bits: 0.0,
+            place: None,
+            group: None,
+            hosts_with_row: 0,
+            hosts_answered: 0,
+            hosts_with_thing: 0,
+            known_contents: 1,
+            rare_columns: Vec::new(),
+            method,
+            says: Vec::new(),
+            id: Id::default(),
+            alike: None,
+            strict: None,
+        }
+    }
 }
 
 /// The views that can be asked for alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Against the other hosts of the snapshot.
+    /// What a host shows that hardly any other host shows.
     Frequency,
+    /// What hardly any other host lacks.
+    Missing,
     /// Against a named baseline.
     Baseline,
+    /// Peer groups: which hosts are of one kind.
+    Cluster,
+    /// Rows of several tables that stand on the same hosts.
+    Campaigns,
+    /// Against earlier snapshots of the fleet.
+    History,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 2] = [Self::Baseline, Self::Frequency];
+    pub const ALL: [Self; 6] =
+        [Self::Baseline, Self::History, Self::Frequency, Self::Missing, Self::Campaigns, Self::Cluster];
+
+    /// Whether hosts of the snapshot are compared with each other.
+    pub(super) fn compares_hosts(self) -> bool {
+        !matches!(self, Self::Baseline | Self::History)
+    }
 
     /// The name on the command line and in outputs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Frequency => "frequency",
+            Self::Missing => "missing",
             Self::Baseline => "baseline",
+            Self::Cluster => "cluster",
+            Self::Campaigns => "campaigns",
+            Self::History => "history",
         }
     }
-}
-
-/// Stable numbers for places, from what they are made of.
-pub(super) fn place(parts: &[&[u8]]) -> u64 {
-    let mut first = [0; 8];
-    first.copy_from_slice(&digest(parts).as_bytes()[..8]);
-    u64::from_le_bytes(first)
 }
 
 /// A digest that no other list of parts has.

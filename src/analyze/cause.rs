@@ -88,6 +88,7 @@ mod tests {
             attack: Vec::new(),
             reason: String::new(),
             method: String::new(),
+            priors: Vec::new(),
         };
         (finding, telling.iter().map(|value| (*value).to_owned()).collect())
     }

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type};
+use roaring::RoaringBitmap;
 use serde_json::Value;
 
-use super::candidate::{Candidate, Method, Subject, digest};
+use super::candidate::{Candidate, Method, Place, Subject, digest};
 use super::fleet::{column, of_snapshot};
-use super::lines::{Id, Lines};
+use super::lines::{Id, Lines, Loaded};
+use super::views::{Shows, UNKNOWN, View};
 use crate::catalog::{ColumnSpec, OWN_COLUMNS, Role, Strength, TableSpec, is_table_name};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -20,6 +22,8 @@ const LONGEST_QUOTE: usize = 100;
 const NAMED_BY: usize = 3;
 /// Most rows that are looked at for the most alike one.
 const MOST_COMPARED: usize = 5_000;
+/// Most rows whose spelling is compared.
+const MOST_SPELT: usize = 40;
 /// Ids that one query asks for.
 const IDS_PER_QUERY: usize = 500;
 
@@ -101,9 +105,46 @@ fn value(array: &dyn Array, row: usize) -> Option<Value> {
 /// What the sentences of one table draw on.
 pub(super) struct Explainer<'a> {
     pub(super) lines: &'a Lines,
+    pub(super) views: &'a [View],
     pub(super) raw: &'a RawRows,
-    /// Common lines, for the most alike one.
-    pub(super) common: &'a [usize],
+    /// For the most alike one.
+    pub(super) common: &'a CommonLines,
+}
+
+/// The lines that more than half of the hosts have, with the values that they are compared by.
+#[derive(Debug)]
+pub(super) struct CommonLines {
+    columns: Vec<String>,
+    lines: Vec<(usize, Vec<Option<String>>)>,
+}
+
+impl CommonLines {
+    pub(super) fn new(table: &Loaded<'_>) -> Self {
+        let lines = &table.lines;
+        let columns: Vec<String> =
+            lines.spec.identity(Strength::Strict).map(|column| column.name.clone()).collect();
+        let half = (table.answers.heard.len() / 2).max(1);
+        let common = (0..lines.lines.len()).filter(|line| lines.lines[*line].members.len() > half);
+        let values = |line: usize| columns.iter().map(|column| lines.value(line, column)).collect();
+        let lines = common.take(MOST_COMPARED).map(|line| (line, values(line))).collect();
+        Self { columns, lines }
+    }
+
+    /// The line with the most equal values, and of those the one whose other values are spelt most alike; none when
+    /// nothing at all is equal.
+    fn most_alike(&self, row: &Row) -> Option<usize> {
+        let mine: Vec<Option<String>> = self.columns.iter().map(|name| row.get(name).map(text)).collect();
+        let equal = |values: &[Option<String>]| {
+            values.iter().zip(&mine).filter(|(theirs, mine)| theirs == mine && mine.is_some()).count()
+        };
+        let most = self.lines.iter().map(|(_, values)| equal(values)).max().filter(|most| *most > 0)?;
+        let best = self.lines.iter().filter(|(_, values)| equal(values) == most).take(MOST_SPELT);
+        let spelling = |values: &[Option<String>]| {
+            values.iter().zip(&mine).map(|(theirs, mine)| likeness(mine, theirs)).sum::<f64>()
+        };
+        let rated = best.map(|(line, values)| (spelling(values), *line));
+        rated.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1))).map(|(_, line)| line)
+    }
 }
 
 impl Explainer<'_> {
@@ -114,7 +155,7 @@ impl Explainer<'_> {
         let given = self.given(candidate, &row);
         let spec = &self.lines.spec;
         Finding {
-            id: finding_id(&spec.name, candidate, host),
+            id: finding_id(&spec.name, (candidate.kind, &candidate.id), host),
             table: spec.name.clone(),
             kind: candidate.kind,
             score: (score * 10.0).round() / 10.0,
@@ -122,11 +163,12 @@ impl Explainer<'_> {
             hosts_answered: candidate.hosts_answered,
             first_seen: None,
             attack: spec.attack.clone(),
-            reason: reason(spec, candidate, &row, nearest.as_ref()),
+            reason: self.reason(candidate, &row, nearest.as_ref()),
             nearest,
             given,
             row,
             method: candidate.method.as_str().to_owned(),
+            priors: candidate.says.clone(),
         }
     }
 
@@ -146,27 +188,13 @@ impl Explainer<'_> {
         let (nearest, hosts_with_row) = match &candidate.nearest {
             Some((subject, hosts)) => (self.subject(subject), *hosts),
             None if candidate.kind == FindingKind::Missing => return None,
-            None => self.most_alike(row)?,
+            None => {
+                let line = self.common.most_alike(row)?;
+                (line_row(self.lines, line), self.lines.lines[line].members.len())
+            }
         };
         let differs = self.differs(row, &nearest);
         Some(Nearest { row: nearest, differs, hosts_with_row })
-    }
-
-    /// The common row with the most equal identity columns; none when nothing at all is equal.
-    fn most_alike(&self, row: &Row) -> Option<(Row, u64)> {
-        let columns: Vec<&str> =
-            self.lines.spec.identity(Strength::Strict).map(|column| column.name.as_str()).collect();
-        let mine: Vec<Option<String>> = columns.iter().map(|name| row.get(*name).map(text)).collect();
-        let alike = |line: &usize| {
-            columns
-                .iter()
-                .zip(&mine)
-                .map(|(name, mine)| likeness(mine, &self.lines.value(*line, name)))
-                .sum::<f64>()
-        };
-        let common = self.common.iter().take(MOST_COMPARED).map(|line| (alike(line), *line));
-        let (likeness, line) = common.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        (likeness >= 1.0).then(|| (line_row(self.lines, line), self.lines.lines[line].members.len()))
     }
 
     /// The identity columns that differ; only where all of them are equal, what else does.
@@ -180,6 +208,76 @@ impl Explainer<'_> {
         };
         let identity = of_role(Role::Identity);
         if identity.is_empty() { of_role(Role::Context) } else { identity }
+    }
+
+    fn reason(&self, candidate: &Candidate, row: &Row, nearest: Option<&Nearest>) -> String {
+        let beside = candidate.place.and_then(|place| {
+            self.beside(place, candidate, row).or_else(|| self.anywhere(place, candidate, row))
+        });
+        let reason = beside.unwrap_or_else(|| reason(&self.lines.spec, candidate, row, nearest));
+        if candidate.says.is_empty() {
+            reason
+        } else {
+            format!("{reason}; it {}", candidate.says.join(", and "))
+        }
+    }
+
+    /// `name sshd has path /tmp/sshd on 1 of 60 hosts; 59 others have /usr/sbin/sshd`.
+    fn beside(&self, place: Place, candidate: &Candidate, row: &Row) -> Option<String> {
+        let column = self.views[place.target].column.as_deref()?;
+        let context = self.views[place.context?].column.as_deref()?;
+        let masked = |view: usize| if self.views[view].shows == Shows::Masked { "like " } else { "" };
+        let hosts = match candidate.group {
+            Some(_) => format!("{} of the {} hosts of its peer group", place.hosts, place.of),
+            None => of_hosts(place.hosts, place.of),
+        };
+        Some(format!(
+            "{context} {}{} has {column} {}{} on {hosts}{}",
+            masked(place.context?),
+            quote(row.get(context)?),
+            masked(place.target),
+            quote(row.get(column)?),
+            self.usual(place, candidate).unwrap_or_default(),
+        ))
+    }
+
+    /// `path /tmp/sshd, name sshd is only on 1 of 60 hosts: no other host has this path`.
+    fn anywhere(&self, place: Place, candidate: &Candidate, row: &Row) -> Option<String> {
+        let view = &self.views[place.target];
+        let column = view.column.clone()?;
+        let named = name_row(&self.lines.spec, row, std::slice::from_ref(&column));
+        let on = match candidate.group {
+            Some(_) => format!("{} of the {} hosts of its peer group", place.hosts, place.of),
+            None => of_hosts(place.hosts, place.of),
+        };
+        let who = if place.hosts == 1 { "no other host has" } else { "hardly any other host has" };
+        let what = match view.shows {
+            Shows::Masked => format!("anything like this {column}"),
+            _ => format!("this {column}"),
+        };
+        Some(format!("{named} is only on {on}: {who} {what}"))
+    }
+
+    /// What the others show in the same place, when most of them show the same.
+    fn usual(&self, place: Place, candidate: &Candidate) -> Option<String> {
+        let Subject::Line(own) = candidate.subject else { return None };
+        let (target, context) = (&self.views[place.target], &self.views[place.context?]);
+        let mut hosts: HashMap<u32, (RoaringBitmap, usize)> = HashMap::new();
+        for (number, line) in self.lines.lines.iter().enumerate() {
+            let is_here = context.codes[number] == context.codes[own];
+            if is_here && target.codes[number] != target.codes[own] && target.codes[number] != UNKNOWN {
+                hosts.entry(target.codes[number]).or_insert_with(|| (RoaringBitmap::new(), number)).0 |=
+                    &line.members;
+            }
+        }
+        let (members, line) =
+            hosts.into_values().max_by_key(|(hosts, line)| (hosts.len(), usize::MAX - line))?;
+        let value = self.lines.value(line, target.column.as_deref()?)?;
+        let others = place.of.saturating_sub(place.hosts);
+        if members.len() * 2 < others {
+            return Some(format!("; the {others} others have other values"));
+        }
+        Some(format!("; {} others have {}", members.len().min(others), quote(&value.into())))
     }
 
     /// For a variant: the value that is unusual beside what the row is otherwise.
@@ -207,8 +305,8 @@ fn likeness(mine: &Option<String>, theirs: &Option<String>) -> f64 {
 }
 
 /// The same row of the same host has the same id in the next analysis.
-fn finding_id(table: &str, candidate: &Candidate, host: &str) -> String {
-    let parts = [table.as_bytes(), candidate.kind.as_str().as_bytes(), &candidate.id, host.as_bytes()];
+pub(super) fn finding_id(table: &str, (kind, id): (FindingKind, &Id), host: &str) -> String {
+    let parts = [table.as_bytes(), kind.as_str().as_bytes(), id, host.as_bytes()];
     digest(&parts).to_hex()[..16].to_owned()
 }
 
@@ -227,7 +325,7 @@ fn quote(value: &Value) -> String {
 }
 
 /// `path /usr/sbin/sshd, name sshd`: the columns that name a row, rare ones first, empty ones left out.
-fn name_row(spec: &TableSpec, row: &Row, first: &[String]) -> String {
+pub(super) fn name_row(spec: &TableSpec, row: &Row, first: &[String]) -> String {
     let loose = spec.identity(Strength::Loose).map(|column| column.name.clone());
     let mut names: Vec<String> = first.to_vec();
     names.extend(loose.filter(|name| !first.contains(name)));
@@ -250,8 +348,16 @@ fn reason(spec: &TableSpec, candidate: &Candidate, row: &Row, nearest: Option<&N
     let named = name_row(spec, row, &[]);
     let on = of_hosts(candidate.hosts_with_row, candidate.hosts_answered);
     match (candidate.method, candidate.kind) {
-        (Method::Frequency, FindingKind::Missing) => {
+        (Method::Missing, FindingKind::Missing) => {
             format!("{named} is on {on} that answered, and not on this one")
+        }
+        (Method::History, FindingKind::Missing) => format!(
+            "this host had {named} in every earlier snapshot and has it no more; of {} hosts that always had it {} still have it",
+            candidate.hosts_answered, candidate.hosts_with_row
+        ),
+        (Method::History, FindingKind::New) => format!("{named} is first seen in this snapshot; on {on}"),
+        (Method::History, _) => {
+            format!("{named} has content first seen in this snapshot; on {on}{}", changes(row, nearest))
         }
         (Method::Baseline, FindingKind::Missing) => {
             format!("{named} is on every host of the baseline, and not on this one")

@@ -183,6 +183,9 @@ pub(super) fn column<'a>(
 /// The cell as text; `None` when it is null.
 pub(super) fn cell(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
     let array = batch.column_by_name(name).filter(|array| array.is_valid(row))?;
+    if let Some(texts) = array.as_string_opt::<i32>() {
+        return Some(texts.value(row).to_owned());
+    }
     let one =
         datafusion::arrow::compute::cast(&array.slice(row, 1), &datafusion::arrow::datatypes::DataType::Utf8);
     one.ok()?.as_string_opt::<i32>().map(|text| text.value(0).to_owned())

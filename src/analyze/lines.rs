@@ -178,11 +178,11 @@ impl Lines {
     }
 }
 
-fn id(bytes: &[u8]) -> Result<Id> {
+pub(super) fn id(bytes: &[u8]) -> Result<Id> {
     bytes.try_into().map_err(|source| Error::data("an id has not 16 bytes").source(source))
 }
 
-fn bitmap(bytes: &[u8]) -> Result<RoaringBitmap> {
+pub(super) fn bitmap(bytes: &[u8]) -> Result<RoaringBitmap> {
     RoaringBitmap::deserialize_from(bytes)
         .map_err(|source| Error::data("prevalence holds a broken bitmap").source(source))
 }

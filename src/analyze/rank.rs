@@ -1,6 +1,6 @@
 //! From findings to hosts: rank, verdict, and what a reader must know before trusting either.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use roaring::RoaringBitmap;
 use serde_json::json;
@@ -9,13 +9,14 @@ use super::candidate::{Candidate, Method};
 use super::cause;
 use super::fleet::{Failure, FleetState, TABLE_WORKS, TableAnswers};
 use super::lines::Lines;
+use super::peers::PeerGroups;
 use super::score::{host_score, surprise};
 use super::{AnalyzeRequest, Scored};
 use crate::model::{Finding, FindingKind, HostCoverage, HostResult, Row, Verdict};
 use crate::store::Manifest;
 
 /// From this score on a host is an outlier.
-const OUTLIER: f64 = 75.0;
+const OUTLIER: f64 = 80.0;
 /// From this score on a host should be reviewed.
 const REVIEW: f64 = 50.0;
 /// A candidate below this score is noise that every fleet has.
@@ -24,6 +25,8 @@ const WORTH_SHOWING: f64 = 10.0;
 const MOST_PER_TABLE: usize = 25;
 /// A host that shares less than this of what is common is of its own kind.
 const SHARES_TOO_LITTLE: f64 = 0.5;
+/// What a host of its own kind shows is new to the others and says little.
+const WITHOUT_PEERS: f64 = 0.5;
 /// Score of a failure that no other host has.
 const COVERAGE_SCORE: f64 = 80.0;
 /// Hosts from which on a share of the fleet says something.
@@ -35,16 +38,21 @@ pub(super) fn worth_showing(candidates: Vec<Candidate>, scores: Vec<f64>) -> Vec
         candidates.into_iter().zip(scores).filter(|(_, score)| *score >= WORTH_SHOWING).collect();
     scored.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| (a.0.host, a.0.id).cmp(&(b.0.host, b.0.id))));
     let mut per_host: HashMap<u32, usize> = HashMap::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
+    let mut alike_seen = HashSet::new();
     scored.retain(|(candidate, _)| {
         let key = (
             candidate.host,
             candidate.strict.unwrap_or(candidate.id),
             candidate.kind == FindingKind::Missing,
         );
+        let is_first = candidate.alike.is_none_or(|alike| alike_seen.insert((candidate.host, alike)));
+        if !is_first || !seen.insert(key) {
+            return false;
+        }
         let count = per_host.entry(candidate.host).or_default();
         *count += 1;
-        *count <= MOST_PER_TABLE && seen.insert(key)
+        *count <= MOST_PER_TABLE
     });
     scored
 }
@@ -82,11 +90,21 @@ impl CommonRows {
     }
 }
 
+/// What hosts did not answer although others did, a finding for each such host.
+pub(super) fn coverage_findings(state: &FleetState) -> Vec<Scored> {
+    let coverage = CoverageView::new(state);
+    let scored = |host: usize| {
+        let finding = coverage.finding(state, host).filter(|finding| finding.score >= WORTH_SHOWING)?;
+        Some(Scored { host: host as u32, finding, telling: Vec::new() })
+    };
+    (0..state.hosts.len()).filter_map(scored).collect()
+}
+
 /// All hosts, the most suspicious first.
 pub(super) fn rank(
     state: &FleetState,
     scored: Vec<Scored>,
-    common: &CommonRows,
+    (common, groups): (&CommonRows, &PeerGroups),
     compared: bool,
 ) -> Vec<HostResult> {
     let mut findings: Vec<Vec<(Finding, Vec<String>)>> = vec![Vec::new(); state.hosts.len()];
@@ -97,10 +115,8 @@ pub(super) fn rank(
     let mut hosts: Vec<HostResult> = findings
         .into_iter()
         .enumerate()
-        .map(|(host, mut findings)| {
-            let failure = coverage.finding(state, host).filter(|finding| finding.score >= WORTH_SHOWING);
-            findings.extend(failure.map(|finding| (finding, Vec::new())));
-            let judged = compared && common.has_peers(host);
+        .map(|(host, findings)| {
+            let judged = compared && common.has_peers(host) && !groups.is_alone(host);
             host_result(state, host, findings, (judged, coverage.is_mostly_unknown(host)))
         })
         .collect();
@@ -120,7 +136,9 @@ fn host_result(
     findings.sort_by(|(a, _), (b, _)| {
         b.score.total_cmp(&a.score).then_with(|| (&a.table, &a.id).cmp(&(&b.table, &b.id)))
     });
-    let score = (host_score(cause::best_of_causes(&findings)) * 10.0).round() / 10.0;
+    let without_peers = if judged { 1.0 } else { WITHOUT_PEERS };
+    let score = host_score(cause::best_of_causes(&findings)) * without_peers;
+    let score = (score * 10.0).round() / 10.0;
     let failed: BTreeSet<&str> = state.failures[host].iter().map(|failure| failure.table.as_str()).collect();
     let coverage =
         HostCoverage { ok: state.ok[host], failed: failed.len() as u64, partial: state.partial[host] };
@@ -137,6 +155,7 @@ fn host_result(
         peer_group: None,
         coverage,
         findings: findings.into_iter().map(|(finding, _)| finding).collect(),
+        suppressed: 0,
     }
 }
 
@@ -219,6 +238,7 @@ impl CoverageView {
                 if first.error.is_empty() { String::new() } else { format!(" ({})", first.error) },
             ),
             method: "coverage".to_owned(),
+            priors: Vec::new(),
         })
     }
 }

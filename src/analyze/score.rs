@@ -1,10 +1,9 @@
-//! From candidates to scores: how odd it is, in its place, that a host shows something so rare.
+//! From candidates to scores: how odd it is, in its place and in its table, that a host shows something so rare.
 //!
-//! A candidate is calibrated by what the other hosts do in the same place: if every host shows one row of its own
-//! there, a row of its own is worth nothing; where nobody else does, it is worth log2 of the number of hosts. A host
-//! is its best cause, lightly helped by its next few: never the sum of its noise.
+//! The channels gave each candidate its bits. The table is calibrated once more: where every host has something as odd, one
+//! more is worth less. A host is its best cause, lightly helped by its next few: never the sum of its noise.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use polars::prelude::*;
 
@@ -20,31 +19,48 @@ const CAUSE_WEIGHTS: [f64; 5] = [1.0, 0.2, 0.15, 0.1, 0.05];
 const MISSING_FACTOR: f64 = 0.95;
 /// Score of a row that the baseline does not have, when it is the only one of its table.
 const BASELINE_SCORE: f64 = 100.0;
+/// Share of the hosts up to which a row is a host's own.
+const OWN: f64 = 0.05;
+/// Fewer hosts say nothing about what is usual beside a baseline.
+const FEWEST_TO_COMPARE: u64 = 8;
+/// What the channel says against what the table says.
+const CHANNEL_SHARE: f64 = 0.6;
 
 /// The score of each candidate of one table, 0 to 100; `weight` is what the table's rows are worth, 0 to 1.
 pub(super) fn scores(candidates: &[Candidate], weight: f64) -> Result<Vec<f64>> {
-    let exceedances = exceedances(candidates)?;
+    let as_odd = hosts_as_odd(candidates)?;
     let crowds = crowds(candidates);
-    let score = |(candidate, as_odd): (&Candidate, [u32; 2])| {
+    let unsettled = unsettled(candidates);
+    let score = |(candidate, as_odd): (&Candidate, u32)| {
         let strength = match candidate.method {
-            Method::Frequency => frequency_strength(candidate, as_odd),
-            Method::Baseline => baseline_strength(candidate, crowds[&crowd(candidate)]),
+            // What these find gets its score elsewhere.
+            Method::Cluster | Method::Campaigns | Method::History => 0.0,
+            Method::Frequency | Method::Missing => fleet_strength(candidate, as_odd),
+            Method::Baseline => {
+                baseline_strength(candidate, crowds[&crowd(candidate)]) * quiet(candidate, &unsettled)
+            }
         };
         let factor = if candidate.kind == FindingKind::Missing { MISSING_FACTOR } else { 1.0 };
         weight * factor * strength
     };
-    Ok(candidates.iter().zip(exceedances).map(score).collect())
+    Ok(candidates.iter().zip(as_odd).map(score).collect())
 }
 
-/// Bits of surprise, the mean of the two places, as a share of the most that a fleet can give.
-fn frequency_strength(candidate: &Candidate, as_odd: [u32; 2]) -> f64 {
+/// Bits of surprise, those of the channel and those of the table, as a share of the most that a fleet can give.
+fn fleet_strength(candidate: &Candidate, as_odd: u32) -> f64 {
     let hosts = candidate.hosts_answered as f64;
-    let bits = |as_odd: u32| surprise(f64::from(as_odd), hosts);
     let most = hosts.max(FULL_SCORE_HOSTS).log2();
-    100.0 * (bits(as_odd[0]) + bits(as_odd[1])) / 2.0 / most
+    let of_table = surprise(f64::from(as_odd), hosts).min(candidate.bits);
+    let bits = CHANNEL_SHARE * candidate.bits + (1.0 - CHANNEL_SHARE) * of_table;
+    (100.0 * bits / most).min(100.0)
 }
 
-/// `-log2` of the share of hosts that are at least as odd in a place; the host itself is one of them.
+/// What one more bit of surprise is worth in a table of that weight: the unit of [`scores`].
+pub(super) fn of_bits(weight: f64, hosts_answered: u64) -> f64 {
+    weight * 100.0 / (hosts_answered as f64).max(FULL_SCORE_HOSTS).log2()
+}
+
+/// `-log2` of the share of hosts that are at least as odd; the host itself is one of them.
 pub(super) fn surprise(as_odd: f64, hosts: f64) -> f64 {
     (hosts / as_odd.max(1.0)).log2().max(0.0)
 }
@@ -62,6 +78,34 @@ fn baseline_strength(candidate: &Candidate, crowd: u32) -> f64 {
     BASELINE_SCORE * shared / restless / (1.0 + (1.0 + f64::from(crowd.saturating_sub(1)) / 4.0).log2())
 }
 
+/// A row that few hosts have; of a small fleet, one.
+fn is_own(candidate: &Candidate) -> bool {
+    let alike = match candidate.kind {
+        FindingKind::Missing => candidate.hosts_answered.saturating_sub(candidate.hosts_with_row),
+        _ => candidate.hosts_with_row,
+    };
+    alike as f64 <= (candidate.hosts_answered as f64 * OWN).max(1.0)
+}
+
+/// By kind: hosts that differ from the baseline in a way of their own.
+fn unsettled(candidates: &[Candidate]) -> HashMap<FindingKind, HashSet<u32>> {
+    let mut hosts: HashMap<FindingKind, HashSet<u32>> = HashMap::new();
+    for candidate in candidates.iter().filter(|one| one.method == Method::Baseline && is_own(one)) {
+        hosts.entry(candidate.kind).or_default().insert(candidate.host);
+    }
+    hosts
+}
+
+/// Where every host differs from the baseline in a way of its own, one more difference of that kind is no news.
+fn quiet(candidate: &Candidate, unsettled: &HashMap<FindingKind, HashSet<u32>>) -> f64 {
+    if candidate.hosts_answered < FEWEST_TO_COMPARE || !is_own(candidate) {
+        return 1.0;
+    }
+    let hosts = candidate.hosts_answered as f64;
+    let differ = unsettled.get(&candidate.kind).map_or(1, HashSet::len) as f64;
+    surprise(differ, hosts) / hosts.log2()
+}
+
 type Crowd = (u32, FindingKind);
 
 fn crowd(candidate: &Candidate) -> Crowd {
@@ -77,16 +121,10 @@ fn crowds(candidates: &[Candidate]) -> HashMap<Crowd, u32> {
     crowds
 }
 
-/// For each candidate and each of its two places: how many hosts show something at least as rare there.
-fn exceedances(candidates: &[Candidate]) -> Result<Vec<[u32; 2]>> {
-    let first = exceedance(candidates, 0)?;
-    let second = exceedance(candidates, 1)?;
-    Ok(first.into_iter().zip(second).map(|(first, second)| [first, second]).collect())
-}
-
-fn exceedance(candidates: &[Candidate], place: usize) -> Result<Vec<u32>> {
+/// For each candidate: how many hosts have one of the same method with at least as many bits in this table.
+fn hosts_as_odd(candidates: &[Candidate]) -> Result<Vec<u32>> {
     let cannot = |source: PolarsError| Error::internal("cannot score candidates").source(source);
-    let frame = frame(candidates, place).map_err(cannot)?;
+    let frame = frame(candidates).map_err(cannot)?;
     let counted = count_as_odd(frame.lazy()).collect().map_err(cannot)?;
     let numbers = counted.column("number").and_then(|column| column.u32()).map_err(cannot)?;
     let as_odd = counted.column("as_odd").and_then(|column| column.u32()).map_err(cannot)?;
@@ -97,39 +135,34 @@ fn exceedance(candidates: &[Candidate], place: usize) -> Result<Vec<u32>> {
     Ok(result)
 }
 
-/// Commonness of a row, or of its absence: how many hosts are like this one.
-fn hosts_alike(candidate: &Candidate) -> u32 {
-    let alike = match candidate.kind {
-        FindingKind::Missing => candidate.hosts_answered.saturating_sub(candidate.hosts_with_row),
-        _ => candidate.hosts_with_row,
-    };
-    u32::try_from(alike).unwrap_or(u32::MAX)
+/// Bits in thousandths, so that equal ones are equal.
+fn oddness(candidate: &Candidate) -> u32 {
+    (candidate.bits * 1000.0) as u32
 }
 
-fn frame(candidates: &[Candidate], place: usize) -> PolarsResult<DataFrame> {
+fn frame(candidates: &[Candidate]) -> PolarsResult<DataFrame> {
     let column = |name: &str, of: &dyn Fn(&Candidate) -> u32| {
         Column::new(name.into(), candidates.iter().map(of).collect::<Vec<u32>>())
     };
-    let places: Vec<u64> = candidates.iter().map(|candidate| candidate.places[place]).collect();
     let numbers: Vec<u32> = (0..candidates.len() as u32).collect();
     DataFrame::new_infer_height(vec![
         Column::new("number".into(), numbers),
-        Column::new("place".into(), places),
+        column("method", &|candidate| candidate.method as u32),
         column("host", &|candidate| candidate.host),
-        column("alike", &hosts_alike),
+        column("oddness", &oddness),
     ])
 }
 
-/// Adds `as_odd`: hosts whose rarest candidate of the place is at least as rare as this one.
+/// Adds `as_odd`: hosts whose oddest candidate of the method is at least as odd as this one.
 fn count_as_odd(candidates: LazyFrame) -> LazyFrame {
-    let place = [col("place")];
-    let level = [col("place"), col("alike")];
-    let rarest_of_host =
-        candidates.clone().group_by([col("place"), col("host")]).agg([col("alike").min().alias("rarest")]);
+    let method = [col("method")];
+    let level = [col("method"), col("oddness")];
+    let oddest_of_host =
+        candidates.clone().group_by([col("method"), col("host")]).agg([col("oddness").max().alias("oddest")]);
     let levels = candidates.clone().select(level.clone()).unique(None, UniqueKeepStrategy::Any);
     let counts = levels
-        .join(rarest_of_host, place.clone(), place, JoinArgs::new(JoinType::Inner))
-        .filter(col("rarest").lt_eq(col("alike")))
+        .join(oddest_of_host, method.clone(), method, JoinArgs::new(JoinType::Inner))
+        .filter(col("oddest").gt_eq(col("oddness")))
         .group_by(level.clone())
         .agg([len().cast(DataType::UInt32).alias("as_odd")]);
     candidates.join(counts, level.clone(), level, JoinArgs::new(JoinType::Left))
@@ -139,8 +172,8 @@ fn count_as_odd(candidates: LazyFrame) -> LazyFrame {
 pub(super) fn host_score(mut best_of_causes: Vec<f64>) -> f64 {
     best_of_causes.sort_by(|a, b| b.total_cmp(a));
     let weighted: f64 = best_of_causes.iter().zip(CAUSE_WEIGHTS).map(|(score, weight)| score * weight).sum();
-    // An empty sum is -0.0.
-    weighted.max(0.0) / CAUSE_WEIGHTS.iter().sum::<f64>()
+    // An empty sum is -0.0, and stays it but for the addition.
+    (weighted + 0.0) / CAUSE_WEIGHTS.iter().sum::<f64>()
 }
 
 #[cfg(test)]
@@ -148,44 +181,32 @@ mod tests {
     use super::super::candidate::Subject;
     use super::*;
 
-    fn candidate(host: u32, place: u64, hosts_with_row: u64) -> Candidate {
+    fn candidate(host: u32, bits: f64) -> Candidate {
         Candidate {
-            host,
-            kind: FindingKind::New,
-            subject: Subject::Line(0),
-            nearest: None,
-            places: [place, place],
-            hosts_with_row,
+            bits,
             hosts_answered: 64,
-            known_contents: 1,
-            hosts_with_thing: 1,
-            rare_columns: Vec::new(),
-            method: Method::Frequency,
-            id: [0; 16],
-            strict: None,
+            ..Candidate::new(Method::Frequency, FindingKind::New, host, Subject::Line(0))
         }
     }
 
     #[test]
-    fn where_every_host_has_a_row_of_its_own_one_is_worth_nothing() {
-        let everybody: Vec<Candidate> = (0..64).map(|host| candidate(host, 1, 1)).collect();
-        let found = scores(&everybody, 1.0).unwrap();
-        assert!(found.iter().all(|score| *score == 0.0), "{found:?}");
+    fn where_nobody_else_is_as_odd_it_is_worth_the_most() {
+        let candidates = [candidate(7, 6.0), candidate(8, 1.0)];
+        assert_eq!(scores(&candidates, 1.0).unwrap()[0], 100.0);
+        assert_eq!(scores(&candidates, 0.5).unwrap()[0], 50.0);
     }
 
     #[test]
-    fn where_nobody_else_has_one_it_is_worth_the_most() {
-        let mut candidates: Vec<Candidate> = (0..64).map(|host| candidate(host, 1, 1)).collect();
-        candidates.push(candidate(7, 2, 1));
-        assert_eq!(scores(&candidates, 1.0).unwrap()[64], 100.0);
-        assert_eq!(scores(&candidates, 0.5).unwrap()[64], 50.0);
+    fn of_a_table_in_which_every_host_is_odd_only_the_channel_is_left() {
+        let everybody: Vec<Candidate> = (0..64).map(|host| candidate(host, 6.0)).collect();
+        let expected = 100.0 * CHANNEL_SHARE;
+        assert!(scores(&everybody, 1.0).unwrap().iter().all(|score| (score - expected).abs() < 1e-9));
     }
 
     #[test]
-    fn rarer_rows_of_others_count_and_more_common_ones_do_not() {
-        let candidates = [candidate(0, 1, 1), candidate(1, 1, 2), candidate(2, 1, 2), candidate(2, 1, 1)];
-        let as_odd: Vec<u32> = exceedance(&candidates, 0).unwrap();
-        assert_eq!(as_odd, [2, 3, 3, 2]);
+    fn less_odd_hosts_do_not_count_and_odder_ones_do() {
+        let candidates = [candidate(0, 6.0), candidate(1, 4.0), candidate(2, 2.0), candidate(2, 6.0)];
+        assert_eq!(hosts_as_odd(&candidates).unwrap(), [2, 3, 3, 2]);
     }
 
     /// A thousand rows of noise in one table must not outrank one strong row.

@@ -2,6 +2,7 @@
 
 mod builtin;
 mod builtin_queries;
+mod priors;
 mod queries;
 mod table;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+pub use self::priors::{PATTERN_BYTES, PRIOR_BITS, Pattern, PriorSpec};
 pub use self::queries::{BoundQuery, ParamSpec, ParamType, ParamValue, Queries, QuerySpec};
 pub use self::table::{
     ColumnSpec, ColumnType, Normaliser, OWN_COLUMNS, OWN_TABLES, Role, Strength, TableSpec, is_table_name,
@@ -30,7 +32,7 @@ impl Catalog {
     pub fn builtin() -> Result<Self> {
         let mut tables = BTreeMap::new();
         for (file, text) in builtin::SCHEMAS {
-            let spec = TableSpec::parse(text, file)?;
+            let spec = TableSpec::parse_builtin(text, file)?;
             tables.insert(spec.name.clone(), spec);
         }
         Ok(Self { tables })

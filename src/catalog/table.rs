@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+use super::priors::PriorSpec;
 use crate::error::{Error, Result};
 
 /// Type of a column's values; osquery prints all of them as text.
@@ -155,6 +156,9 @@ pub struct TableSpec {
     /// The columns, in the order in which they are shown.
     #[serde(rename = "column")]
     pub columns: Vec<ColumnSpec>,
+    /// Contents that speak for an intruder by themselves.
+    #[serde(default, rename = "prior", skip_serializing_if = "Vec::is_empty")]
+    pub priors: Vec<PriorSpec>,
     /// False for a table that no schema file declares.
     #[serde(skip, default = "yes")]
     pub declared: bool,
@@ -174,6 +178,14 @@ pub const OWN_TABLES: [&str; 6] = ["baselines", "coverage", "findings", "hosts",
 impl TableSpec {
     /// Parses one schema file; `file` is named in errors.
     pub fn parse(text: &str, file: &str) -> Result<Self> {
+        let spec = Self::parse_builtin(text, file)?;
+        let checked = spec.priors.iter().try_for_each(|prior| prior.check_patterns(text));
+        checked.map_err(|error| error.with("file", file))?;
+        Ok(spec)
+    }
+
+    /// As [`Self::parse`], for a text whose patterns were compiled by a test.
+    pub(super) fn parse_builtin(text: &str, file: &str) -> Result<Self> {
         let spec: Self = toml::from_str(text)
             .map_err(|source| Error::config("this is no table schema").source(source).with("file", file))?;
         spec.check().map_err(|error| error.with("file", file))?;
@@ -192,6 +204,7 @@ impl TableSpec {
             query: String::new(),
             default: false,
             columns: Vec::new(),
+            priors: Vec::new(),
             declared: false,
         }
     }
@@ -230,7 +243,7 @@ impl TableSpec {
         if !self.columns.iter().any(|column| column.role != Role::Volatile) {
             return Err(Error::config("no column is comparable between hosts"));
         }
-        Ok(())
+        self.priors.iter().try_for_each(|prior| prior.check(self))
     }
 
     fn check_column(&self, index: usize, column: &ColumnSpec) -> Result<()> {

@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{App, Outcome};
-use crate::analyze::{AnalyzeRequest, Method, analyze};
+use super::{App, Outcome, suppress};
+use crate::analyze::{AnalyzeRequest, Method, Span, analyze};
 use crate::engine::{Engine, EngineConfig};
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Fleet, SnapshotId, Verdict};
-use crate::report::analysis::findings_batch;
-use crate::report::{Format, RenderOptions, render};
+use crate::report::{Format, RenderOptions, analysis::findings_batch, render};
 use crate::store::{Baseline, Manifest, Store};
 
 /// Rank the hosts of a snapshot: which need a look, and because of which rows
@@ -24,12 +23,22 @@ pub(super) struct Args {
     /// The baseline to compare with; `auto` takes the newest of the fleet, if there is one
     #[arg(long, value_name = "NAME|none|auto", default_value = "auto")]
     baseline: String,
-    /// The methods: frequency compares with the other hosts, baseline with what is known to be normal
-    #[arg(long, value_delimiter = ',', value_name = "M,...", default_values_t = ["baseline".to_owned(), "frequency".to_owned()])]
+    /// How far back the fleet's own earlier snapshots are compared with: hours, days or weeks
+    #[arg(long, value_name = "30d|none", default_value = Span::DEFAULT)]
+    history: Span,
+    /// The methods: baseline compares with what is known to be normal, history with earlier snapshots, frequency
+    /// with the other hosts; missing is what hardly any other host lacks, campaigns are rows of several tables on the
+    /// same hosts, cluster finds peer groups
+    #[arg(long, value_delimiter = ',', value_name = "M,...", default_values_t = Method::ALL.map(|method| method.as_str().to_owned()))]
     methods: Vec<String>,
     /// Tables to look at, separated by commas [default: all]
     #[arg(long, value_delimiter = ',', value_name = "T,...")]
     tables: Vec<String>,
+    /// Whether the content of a row counts beside how rare it is; `diffy tables show` lists what is looked for
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
+    priors: String,
+    #[command(flatten)]
+    suppress: suppress::SuppressArgs,
     /// Hosts shown in full, and findings of each, in the table format
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
@@ -52,8 +61,19 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let store = Store::open(&app.settings.store).await?;
     let manifest = find_snapshot(app, &store, args.fleet.clone(), &args.snapshot).await?;
     let baseline = find_baseline(&store, &manifest.fleet, &args, &methods).await?;
-    let request = AnalyzeRequest { methods, baseline, tables: args.tables };
-    let analysis = analyze_snapshot(app, &store, &manifest, &request).await?;
+    let request = AnalyzeRequest {
+        methods,
+        baseline,
+        history: args.history,
+        tables: args.tables,
+        priors: args.priors == "on",
+        suppress: args.suppress.load(app)?,
+    };
+    let mut analysis = analyze_snapshot(app, &store, &manifest, &request).await?;
+    if args.suppress.add(app, &analysis)? {
+        return Ok(Outcome::Done);
+    }
+    args.suppress.trim(&mut analysis);
     // Kept first: a reader of stdout may go away.
     if args.keep {
         let findings = findings_batch(&analysis)?;

@@ -5,7 +5,7 @@ use clap::Subcommand;
 use super::analyze::{engine, find_snapshot};
 use super::output::print;
 use super::{App, Outcome};
-use crate::analyze::{BaselineRequest, create_baseline};
+use crate::analyze::{BaselineRequest, Span, create_baseline, earlier};
 use crate::error::{Error, Result};
 use crate::model::{Fleet, rfc3339};
 use crate::report::escape::escape;
@@ -20,7 +20,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a baseline from a snapshot, from one host of it, or from several with a quorum
+    /// Make a baseline from a snapshot, from one host of it, from several with a quorum, or from the fleet's past
     Create(CreateArgs),
     /// One line for each baseline
     List {
@@ -45,10 +45,13 @@ struct CreateArgs {
     /// The snapshot
     #[arg(long, value_name = "ID|latest", default_value = "latest")]
     snapshot: String,
+    /// Take the earlier snapshots of this span too: hours, days or weeks before the snapshot
+    #[arg(long, value_name = "30d|none", default_value = "none")]
+    history: Span,
     /// A host to take; repeat for several [default: all that answered]
     #[arg(long, value_name = "HOST")]
     host: Vec<String>,
-    /// On how many of the hosts a row must be to count as normal
+    /// On how many of the hosts a row must be to count as normal; a host that had it in any snapshot counts once
     #[arg(long, value_name = "N", default_value_t = 1)]
     quorum: u64,
 }
@@ -97,14 +100,22 @@ async fn create(app: &App, store: &Store, args: CreateArgs) -> Result<()> {
             .hint("`diffy analyze --baseline` means something else by it; take another name"));
     }
     let manifest = find_snapshot(app, store, args.fleet, &args.snapshot).await?;
-    let engine = engine(app, store, vec![manifest.clone()])?;
+    let earlier = earlier(store, &manifest, args.history).await?;
+    earlier.warnings.iter().for_each(|warning| app.output.warn(warning));
+    let mut manifests = earlier.manifests;
+    if manifests.is_empty() && !args.history.is_none() {
+        app.output
+            .warn(&format!("no earlier snapshot within {}: the baseline is of one snapshot", args.history));
+    }
+    manifests.push(manifest);
+    let engine = engine(app, store, manifests.clone())?;
     let request = BaselineRequest {
         name: args.name,
         hosts: args.host,
         quorum: args.quorum,
         created_by: app.settings.who.clone(),
     };
-    let baseline = create_baseline((store, &engine, &app.catalog), &manifest, request).await?;
+    let baseline = create_baseline((store, &engine, &app.catalog), &manifests, request).await?;
     print(&show(&baseline))
 }
 
@@ -130,7 +141,7 @@ fn rows(baseline: &Baseline) -> u64 {
 
 fn line(baseline: &Baseline) -> String {
     format!(
-        "{:<16} {:<16} {}  {} hosts, quorum {}, {} rows in {} tables\n",
+        "{:<16} {:<16} {}  {} hosts, quorum {}, {} rows in {} tables{}\n",
         escape(baseline.fleet.as_str()),
         escape(&baseline.name),
         rfc3339(baseline.created),
@@ -138,7 +149,17 @@ fn line(baseline: &Baseline) -> String {
         baseline.origin.quorum,
         rows(baseline),
         baseline.tables.len(),
+        match baseline.origin.earlier.len() {
+            0 => String::new(),
+            earlier => format!(", {} snapshots", earlier + 1),
+        },
     )
+}
+
+/// The snapshots, oldest first.
+fn snapshots(baseline: &Baseline) -> String {
+    let all: Vec<String> = baseline.origin.snapshots().iter().map(ToString::to_string).collect();
+    if all.len() == 1 { all.concat() } else { format!("{}: {}", all.len(), all.join(", ")) }
 }
 
 fn show(baseline: &Baseline) -> String {
@@ -149,7 +170,7 @@ fn show(baseline: &Baseline) -> String {
         escape(baseline.fleet.as_str()),
         rfc3339(baseline.created),
         escape(&baseline.created_by),
-        baseline.origin.snapshot,
+        snapshots(baseline),
         hosts.len(),
         baseline.origin.quorum,
         hosts.join(", "),

@@ -11,13 +11,13 @@ use super::analyze::{analyze_snapshot, write};
 use super::collect::{Collection, collect};
 use super::output::print;
 use super::{App, Outcome};
-use crate::analyze::{AnalyzeRequest, Method};
+use crate::analyze::{AnalyzeRequest, Span};
 use crate::catalog::TableSpec;
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Finding, FindingKind, HostResult};
 use crate::report::Format;
 use crate::report::escape::escape;
-use crate::simulate::{Base, Planted, Simulation, SimulationConfig, TraceKind};
+use crate::simulate::{Attacks, Base, Planted, Profile, Simulation, SimulationConfig, TraceKind};
 use crate::store::Store;
 
 /// The fleet's name in the store.
@@ -42,6 +42,12 @@ pub(super) struct Args {
     /// The same seed makes the same fleet
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Which roles the hosts have: one-role or nine-roles
+    #[arg(long, value_name = "PROFILE", default_value = "one-role")]
+    profile: Profile,
+    /// What is planted: several scenarios on each compromised host, one on each, or the same campaign on all of them
+    #[arg(long, value_name = "KIND", value_parser = ["several", "one", "campaign"], default_value = "several")]
+    attacks: String,
     /// Start from the bundled sample instead of this machine's state
     #[arg(long)]
     bundled: bool,
@@ -89,13 +95,11 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
             .hint("`--format table` or `--format json`"));
     }
     let (url, temporary) = place(app, &args)?;
-    let compromised = args.compromised.unwrap_or_else(|| {
-        let can_be = Simulation::most_compromised(args.hosts, args.seed);
-        MOST_COMPROMISED.min(args.hosts.div_ceil(10)).min(can_be)
-    });
-    let config = SimulationConfig { hosts: args.hosts, compromised, seed: args.seed };
+    let config = config(&args);
     let base = if args.bundled { Base::bundled() } else { own_base(app).await };
     let simulation = Arc::new(Simulation::new(config, base)?);
+    let truth = simulation.truth();
+    let compromised = truth.hosts.iter().filter(|host| truth.is_compromised(&host.host)).count();
     let store = Store::open_or_create(&url).await?;
     app.output.say(&format!(
         "simulating {} hosts, {} of them compromised (seed {}); the hosts are simulated, what follows is real",
@@ -112,7 +116,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         is_temporary: temporary.is_some(),
     };
     let finished = collect(app, &store, collection).await?;
-    let request = AnalyzeRequest { methods: vec![Method::Frequency], baseline: None, tables: Vec::new() };
+    let request = AnalyzeRequest { history: Span::NONE, ..AnalyzeRequest::default() };
     let analysis = analyze_snapshot(app, &store, &finished.manifest, &request).await?;
     let checks = checks(&simulation, &analysis);
     if args.format == Format::Json {
@@ -130,6 +134,27 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         let _kept = dir.keep();
     }
     Ok(Outcome::Done)
+}
+
+/// The fleet that was asked for.
+fn config(args: &Args) -> SimulationConfig {
+    let config =
+        SimulationConfig { profile: args.profile, ..SimulationConfig::new(args.hosts, 0, args.seed) };
+    let most = Simulation::most_compromised(&config);
+    let compromised =
+        args.compromised.unwrap_or_else(|| MOST_COMPROMISED.min(args.hosts.div_ceil(10)).min(most));
+    let attacks = match args.attacks.as_str() {
+        "one" => Attacks::One,
+        "campaign" => Attacks::Campaign { share_percent: share(args.compromised, args.hosts) },
+        _ => Attacks::Several,
+    };
+    SimulationConfig { compromised, attacks, ..config }
+}
+
+/// Per cent of the hosts that a campaign is on: the number asked for, or so many that rarity cannot find them.
+fn share(compromised: Option<usize>, hosts: usize) -> u8 {
+    let asked = compromised.map(|count| (count * 100).div_ceil(hosts.max(1)).min(100));
+    asked.and_then(|percent| u8::try_from(percent).ok()).unwrap_or(40)
 }
 
 /// The store that is named, or a temporary one.

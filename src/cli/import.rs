@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use chrono::{DateTime, NaiveDate, Utc};
 use clap::ValueEnum;
 
 use super::collect::{fleet, make_snapshot, somebody_answered, summary, tell_problems, warn_of_future};
@@ -44,6 +45,10 @@ pub(super) struct Args {
     /// The incident this is imported for; recorded in the snapshot
     #[arg(long, value_name = "ID")]
     incident: Option<String>,
+    /// When the files were made, as 2026-01-31 or 2026-01-31T08:00:00Z; later entries of logs do not count [default:
+    /// now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    collected_at: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -62,6 +67,15 @@ fn mapping(text: &str) -> Result<(String, String), String> {
     Ok((query.to_owned(), table.to_owned()))
 }
 
+/// A time, or a day, which begins at midnight; all of it UTC.
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    let day =
+        || text.parse::<NaiveDate>().ok().and_then(|day| day.and_hms_opt(0, 0, 0)).map(|time| time.and_utc());
+    let time = text.parse::<DateTime<Utc>>().ok().or_else(day);
+    time.filter(|time| time.timestamp() >= 0)
+        .ok_or_else(|| "expected a time since 1970, like 2026-01-31 or 2026-01-31T08:00:00Z".to_owned())
+}
+
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let fleet = fleet(app, args.fleet.clone())?;
     for path in &args.paths {
@@ -73,7 +87,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     }
     let store = Store::open_or_create(&app.settings.store).await?;
     warn_of_future(app, &store, &fleet).await?;
-    let started = now();
+    let started = args.collected_at.unwrap_or_else(now);
     let begin = SpoolBegin {
         snapshot: SnapshotId::new(started),
         fleet,
@@ -109,7 +123,7 @@ fn read_files(app: &App, args: &Args, mut receiver: Receiver<'_>) -> Result<Spoo
         map: args.map.iter().cloned().collect(),
         host: args.host.clone(),
         limits: Limits::default(),
-        at: None,
+        at: args.collected_at,
     };
     let progress = Progress::new(app.progress, "reading rows", None);
     let mut sink = Sink { receiver: &mut receiver, progress: &progress };

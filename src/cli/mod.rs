@@ -11,6 +11,7 @@ pub mod prompt;
 mod query;
 mod snapshot;
 mod sql;
+mod suppress;
 mod tables;
 
 use std::ffi::OsString;

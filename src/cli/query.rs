@@ -229,7 +229,9 @@ fn baselines_table(baselines: &[Baseline]) -> Result<RecordBatch> {
         text(|baseline| baseline.name.clone()),
         Arc::new(created.collect::<TimestampMillisecondArray>().with_timezone("UTC")),
         text(|baseline| baseline.created_by.clone()),
-        text(|baseline| baseline.origin.snapshot.to_string()),
+        text(|baseline| {
+            baseline.origin.snapshots().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        }),
         Arc::new(Int64Array::from_iter_values(rows)),
     ];
     RecordBatch::try_new(Arc::new(schema), columns)

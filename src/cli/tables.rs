@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::output::print;
 use super::{App, Outcome};
-use crate::catalog::{ColumnSpec, Role, Strength, TableSpec};
+use crate::catalog::{ColumnSpec, PriorSpec, Role, Strength, TableSpec};
 use crate::error::{Error, Result};
 use crate::report::escape::escape;
 
@@ -77,6 +77,10 @@ fn show(spec: &TableSpec) -> String {
     }
     text.push('\n');
     spec.columns.iter().for_each(|column| text.push_str(&column_line(column)));
+    if !spec.priors.is_empty() {
+        text.push_str("\npriors, in bits that are added to the surprise of a row that stands out:\n");
+        spec.priors.iter().for_each(|prior| text.push_str(&prior_lines(prior)));
+    }
     text
 }
 
@@ -90,4 +94,8 @@ fn column_line(column: &ColumnSpec) -> String {
     };
     let kind = format!("{:?}", column.kind).to_lowercase();
     format!("{:<20} {kind:<8} {role:<18} {}\n", column.name, escape(&column.description))
+}
+
+fn prior_lines(prior: &PriorSpec) -> String {
+    format!("{:>4}  {}\n      {}\n", prior.bits, escape(&prior.says), escape(&prior.condition()))
 }

@@ -95,6 +95,7 @@ pub(super) fn findings() -> SchemaRef {
         ("first_seen", moment()),
         ("attack", DataType::Utf8),
         ("reason", DataType::Utf8),
+        ("priors", DataType::Utf8),
     ])
 }
 

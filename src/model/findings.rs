@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{Fleet, SnapshotId, rfc3339};
+use super::{Fleet, SnapshotId, Suppressed, rfc3339};
 
 /// Version of the serialised form of [`Analysis`].
 pub const SCHEMA_VERSION: u32 = 1;
@@ -52,6 +52,9 @@ pub struct Analysis {
     pub peer_groups: Vec<PeerGroup>,
     /// Rows of several tables that stand on the same few hosts.
     pub campaigns: Vec<Campaign>,
+    /// What is left out because somebody vouches for it.
+    #[serde(default)]
+    pub suppressed: Suppressed,
 }
 
 /// Which baseline was compared against.
@@ -93,6 +96,9 @@ pub struct HostResult {
     pub coverage: HostCoverage,
     /// Why, the strongest first.
     pub findings: Vec<Finding>,
+    /// How many findings are left out because somebody vouches for them.
+    #[serde(default)]
+    pub suppressed: u64,
 }
 
 /// What to do about a host.
@@ -184,6 +190,9 @@ pub struct Finding {
     pub reason: String,
     /// The method that found it.
     pub method: String,
+    /// What its content says by itself, the weightiest first, to be read after `it`.
+    #[serde(default)]
+    pub priors: Vec<String>,
 }
 
 /// In which way a row stands out.
@@ -258,14 +267,41 @@ pub struct PeerGroup {
 }
 
 /// Rows in several tables that stand on the same few hosts, across peer groups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Campaign {
     /// The hosts.
     pub hosts: Vec<String>,
-    /// [`Finding::id`] of the rows.
+    /// [`Finding::id`] of the rows that are findings of these hosts; none for what is explained and common.
     pub findings: Vec<String>,
     /// One sentence that a person can read.
     pub reason: String,
+    /// How much it speaks for a campaign, 0 to 100.
+    #[serde(default)]
+    pub score: f64,
+    /// The tables of its rows: of those that nothing explains, where there are any.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// Some of its rows, the most telling first.
+    #[serde(default)]
+    pub rows: Vec<CampaignRow>,
+    /// What explains it, where something benign does: a package, a kernel, an image, hardware, a login.
+    #[serde(default)]
+    pub explained_by: Option<String>,
+}
+
+/// A row that stands on the hosts of a campaign.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CampaignRow {
+    /// The table.
+    pub table: String,
+    /// A thing that others have not, or another content of one that they have.
+    pub kind: FindingKind,
+    /// Its values on one of the hosts; the host's own names are placeholders.
+    pub row: Row,
+    /// Hosts that have it.
+    pub hosts_with_row: u64,
+    /// What explains this row.
+    pub explained_by: Option<String>,
 }
 
 fn time<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -302,9 +338,12 @@ mod tests {
             r#""score":31.0,"row":{"path":"/x","command":"y"},"hosts_with_row":1,"hosts_answered":58,"#,
             r#""first_seen":null,"nearest":{"row":{"path":"/y"},"differs":["path"],"hosts_with_row":57},"#,
             r#""given":{"column":"path","value":"/x","context":{"name":"sshd"}},"#,
-            r#""attack":["T1053.003"],"reason":"r","method":"frequency"}]}],"#,
+            r#""attack":["T1053.003"],"reason":"r","method":"frequency","priors":["p"]}],"suppressed":2}],"#,
             r#""peer_groups":[{"id":0,"hosts":41,"described_by":"d"}],"#,
-            r#""campaigns":[{"hosts":["i-1"],"findings":["a"],"reason":"r"}]}"#,
+            r#""campaigns":[{"hosts":["i-1"],"findings":["a"],"reason":"r","score":80.0,"#,
+            r#""tables":["crontab","users"],"rows":[{"table":"crontab","kind":"new","row":{"path":"/x"},"#,
+            r#""hosts_with_row":2,"explained_by":null}],"explained_by":null}],"#,
+            r#""suppressed":{"findings":2,"hosts":1,"by":[{"reason":"r","who":"w","until":null,"count":2}]}}"#,
         );
         let analysis: Analysis = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&analysis).unwrap(), text);

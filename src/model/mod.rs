@@ -10,11 +10,13 @@ use ulid::Ulid;
 use crate::error::{Error, Result};
 
 mod findings;
+mod suppressed;
 
 pub use self::findings::{
-    Analysis, BaselineRef, Campaign, Finding, FindingKind, Given, HistoryRef, HostCoverage, HostResult,
-    Nearest, PeerGroup, Row, SCHEMA_VERSION, Verdict,
+    Analysis, BaselineRef, Campaign, CampaignRow, Finding, FindingKind, Given, HistoryRef, HostCoverage,
+    HostResult, Nearest, PeerGroup, Row, SCHEMA_VERSION, Verdict,
 };
+pub use self::suppressed::{Suppressed, SuppressedBy, SuppressedFinding};
 
 /// The time now: the only place that reads the clock.
 #[expect(clippy::disallowed_methods, reason = "the one place that may read the clock")]

@@ -131,6 +131,10 @@ pub struct Flat<'a> {
     pub nearest: Option<&'a Nearest>,
     /// The value that is unusual given others; in CSV and Parquet JSON as text.
     pub given: Option<&'a Given>,
+    /// What the content says by itself; in CSV and Parquet one text, separated by semicolons.
+    pub priors: Option<&'a [String]>,
+    /// Findings of the host that are left out.
+    pub host_suppressed: u64,
 }
 
 /// The lines of an analysis, hosts in order of suspicion.
@@ -165,6 +169,8 @@ fn flat<'a>(analysis: &'a Analysis, host: &'a HostResult, finding: Option<&'a Fi
         row: finding.map(|finding| &finding.row),
         nearest: finding.and_then(|finding| finding.nearest.as_ref()),
         given: finding.and_then(|finding| finding.given.as_ref()),
+        priors: finding.map(|finding| finding.priors.as_slice()),
+        host_suppressed: host.suppressed,
     }
 }
 
@@ -197,6 +203,8 @@ pub fn findings_schema() -> SchemaRef {
         text("row"),
         text("nearest"),
         text("given"),
+        text("priors"),
+        count("host_suppressed"),
     ]))
 }
 
@@ -227,6 +235,8 @@ pub fn findings_batch(analysis: &Analysis) -> Result<RecordBatch> {
         texts(&lines, |line| json(line.row)),
         texts(&lines, |line| json(line.nearest)),
         texts(&lines, |line| json(line.given)),
+        texts(&lines, |line| line.priors.map(|priors| priors.join("; "))),
+        counts(&lines, |line| Some(line.host_suppressed)),
     ];
     RecordBatch::try_new(findings_schema(), columns)
         .map_err(|source| Error::internal("the columns of findings do not fit their schema").source(source))

@@ -18,6 +18,12 @@ const ROW_LINES: usize = 3;
 const WEAKER_SHOWN: usize = 3;
 /// Lines for a list of host names; the rest of them is counted.
 const NAME_LINES: usize = 4;
+/// Peer groups, campaigns and what explains campaigns: so many are named, the rest is counted.
+const GROUPS_SHOWN: usize = 10;
+const CAMPAIGNS_SHOWN: usize = 3;
+const CAUSES_SHOWN: usize = 6;
+/// Campaigns below this score are counted only.
+const WEAK_CAMPAIGN: f64 = 20.0;
 /// Where the text of a host, of a finding and below it begins.
 const FINDING: usize = 4;
 const DETAIL: usize = 10;
@@ -29,7 +35,8 @@ pub(super) fn render(analysis: &Analysis, options: &RenderOptions, out: &mut dyn
     warnings(&mut page, analysis)?;
     suspects(&mut page, analysis, options.top)?;
     campaigns(&mut page, analysis)?;
-    rest(&mut page, analysis)
+    rest(&mut page, analysis)?;
+    super::suppressed::render(&mut page, &analysis.suppressed)
 }
 
 fn head(page: &mut Page<'_>, analysis: &Analysis) -> Result<()> {
@@ -69,8 +76,13 @@ fn compared_with(analysis: &Analysis) -> Vec<String> {
     }
     // One group is the fleet itself.
     if analysis.peer_groups.len() > 1 {
-        for group in &analysis.peer_groups {
+        for group in analysis.peer_groups.iter().take(GROUPS_SHOWN) {
             lines.push(format!("peer group {}: {}, {}", group.id, hosts(group.hosts), group.described_by));
+        }
+        let more = analysis.peer_groups.iter().skip(GROUPS_SHOWN);
+        let (groups, of) = (more.clone().count() as u64, more.map(|group| group.hosts).sum());
+        if groups > 0 {
+            lines.push(format!("+ {} of {}", count(groups, "smaller peer group"), hosts(of)));
         }
     }
     lines
@@ -251,7 +263,11 @@ fn pair(name: &str, value: &Value, tone: Tone) -> Vec<Piece> {
 }
 
 fn campaigns(page: &mut Page<'_>, analysis: &Analysis) -> Result<()> {
-    if analysis.campaigns.is_empty() {
+    let (open, explained): (Vec<&Campaign>, Vec<&Campaign>) =
+        analysis.campaigns.iter().partition(|campaign| campaign.explained_by.is_none());
+    let (open, weak): (Vec<&Campaign>, Vec<&Campaign>) =
+        open.into_iter().partition(|campaign| campaign.score >= WEAK_CAMPAIGN);
+    if open.is_empty() {
         return Ok(());
     }
     let tables: HashMap<&str, &str> = analysis
@@ -261,25 +277,39 @@ fn campaigns(page: &mut Page<'_>, analysis: &Analysis) -> Result<()> {
         .map(|finding| (finding.id.as_str(), finding.table.as_str()))
         .collect();
     page.blank()?;
-    let found = count(analysis.campaigns.len() as u64, "campaign");
     page.line(
         0,
         &[
-            piece(Tone::Bold, found),
+            piece(Tone::Bold, count(open.len() as u64, "campaign")),
             piece(Tone::Plain, ": rows of several tables that stand on the same few hosts"),
         ],
     )?;
-    analysis.campaigns.iter().try_for_each(|campaign| show_campaign(page, campaign, &tables))
+    open.iter().take(CAMPAIGNS_SHOWN).try_for_each(|campaign| show_campaign(page, campaign, &tables))?;
+    let more = open.len().saturating_sub(CAMPAIGNS_SHOWN) + weak.len();
+    if more > 0 {
+        page.line(FINDING, &[piece(Tone::Dim, format!("+ {}", count(more as u64, "weaker campaign")))])?;
+    }
+    if explained.is_empty() {
+        return Ok(());
+    }
+    let causes: BTreeSet<&str> =
+        explained.iter().filter_map(|campaign| campaign.explained_by.as_deref()).collect();
+    let causes = causes.into_iter().take(CAUSES_SHOWN).collect::<Vec<_>>().join("; ");
+    let explained = count(explained.len() as u64, "more set");
+    page.blank()?;
+    page.sentence(FINDING, Tone::Dim, &format!("{explained} of such rows can be explained: {causes}"))
 }
 
 fn show_campaign(page: &mut Page<'_>, campaign: &Campaign, tables: &HashMap<&str, &str>) -> Result<()> {
     page.blank()?;
     page.sentence(FINDING, Tone::Plain, &campaign.reason)?;
-    let named: BTreeSet<&str> =
-        campaign.findings.iter().filter_map(|id| tables.get(id.as_str()).copied()).collect();
-    let tables = named.into_iter().collect::<Vec<_>>().join(", ");
-    let found = count(campaign.findings.len() as u64, "finding");
-    page.sentence(FINDING, Tone::Cyan, &format!("{found} in {tables}"))?;
+    if !campaign.findings.is_empty() {
+        let named: BTreeSet<&str> =
+            campaign.findings.iter().filter_map(|id| tables.get(id.as_str()).copied()).collect();
+        let tables = named.into_iter().collect::<Vec<_>>().join(", ");
+        let found = count(campaign.findings.len() as u64, "finding");
+        page.sentence(FINDING, Tone::Cyan, &format!("{found} in {tables}"))?;
+    }
     names(page, FINDING, campaign.hosts.iter().map(String::clone))
 }
 
@@ -439,7 +469,8 @@ pub(super) mod tests {
             "peer_groups": [{ "id": 0, "hosts": 58, "described_by": "image ami-0123" },
                 { "id": 1, "hosts": 1, "described_by": "image ami-4567" }],
             "campaigns": [{ "hosts": ["i-0a1b2c3d4e5f60718", "i-0b1b2c3d4e5f60719"], "findings": ["f1", "f2"],
-                "reason": "The same cron line and the same sshd stand on these two hosts and nowhere else." }] });
+                "reason": "The same cron line and the same sshd stand on these two hosts and nowhere else.",
+                "score": 80.0 }] });
         serde_json::from_value(analysis).unwrap()
     }
 

@@ -16,6 +16,7 @@ pub mod batches;
 pub mod escape;
 mod grid;
 mod page;
+mod suppressed;
 
 pub use self::analysis::{RenderOptions, render};
 pub use self::batches::{BatchWriter, Written, writer};

@@ -9,7 +9,7 @@ use super::{bundled, sanitise};
 #[derive(Debug)]
 pub struct Base {
     tables: BTreeMap<String, Vec<Row>>,
-    kernels: [String; 2],
+    kernels: [String; 3],
     pids: Vec<i64>,
 }
 
@@ -40,7 +40,7 @@ impl Base {
             processes.iter().filter_map(|row| row.cells.get("pid")?.parse().ok()).collect();
         pids.sort_unstable();
         pids.dedup();
-        Self { tables, kernels: [kernel.to_owned(), newer(kernel)], pids }
+        Self { tables, kernels: [kernel.to_owned(), newer(kernel), newer(&newer(kernel))], pids }
     }
 
     /// Whether [`Self::from_tables`] takes anything from a table of that name.
@@ -51,6 +51,13 @@ impl Base {
     /// The tables and how many rows each has, before noise.
     pub fn sizes(&self) -> impl Iterator<Item = (&str, usize)> {
         self.tables.iter().map(|(table, rows)| (table.as_str(), rows.len()))
+    }
+
+    /// Another base state, made from the rows of this one.
+    pub(super) fn remade(&self, remake: impl Fn(Tables) -> Tables) -> Self {
+        let rows = |rows: &Vec<Row>| rows.iter().map(|row| row.cells.clone()).collect();
+        let tables = self.tables.iter().map(|(table, found)| (table.clone(), rows(found))).collect();
+        Self::new(remake(tables), &self.kernels[0])
     }
 
     /// The rows of a table, when the base state has that table.
@@ -64,8 +71,8 @@ impl Base {
         rows.into_iter().find(|cells| cells.get(column).is_some_and(|found| found == value))
     }
 
-    /// The kernel builds of the fleet, the older first.
-    pub(super) fn kernels(&self) -> &[String; 2] {
+    /// The kernel builds of the fleet, the oldest first.
+    pub(super) fn kernels(&self) -> &[String; 3] {
         &self.kernels
     }
 

@@ -41,6 +41,7 @@ pub(super) fn tables() -> Tables {
     put("user_groups", user_groups());
     put("shell_history", each("shell_history", |row| command(&row)));
     put("deb_packages", each("deb_packages", deb_package));
+    put("python_packages", each("python_packages", |row| python_package(&row["name"], &row["version"])));
     put("hash", each("files", |row| shape::hash(&packaged(&row["path"], &row["mode"]))));
     put("file", files());
     put("systemd_units", each("systemd_units", |row| shape::unit(&unit(&row))));
@@ -66,6 +67,7 @@ fn text_of(name: &str) -> &'static str {
         "process_envs" => include_str!("bundled/process_envs.tsv"),
         "process_open_sockets" => include_str!("bundled/process_open_sockets.tsv"),
         "processes" => include_str!("bundled/processes.tsv"),
+        "python_packages" => include_str!("bundled/python_packages.tsv"),
         "shell_history" => include_str!("bundled/shell_history.tsv"),
         "systemd_units" => include_str!("bundled/systemd_units.tsv"),
         "user_groups" => include_str!("bundled/user_groups.tsv"),
@@ -139,6 +141,19 @@ pub(super) fn kernel_module(name: &str, size: &str) -> Cells {
     cells([("name", name), ("size", size), ("used_by", "-"), ("status", "Live"), ("address", "0")])
 }
 
+/// A `mounts` row.
+pub(super) fn mounted(device: &str, path: &str, kind: &str) -> Cells {
+    let blocks = if device.starts_with("/dev/") { "26214400" } else { "5026304" };
+    mount(cells([
+        ("device", device),
+        ("path", path),
+        ("type", kind),
+        ("flags", "rw,relatime"),
+        ("blocks_size", "4096"),
+        ("blocks", blocks),
+    ]))
+}
+
 fn mount(mut row: Cells) -> Cells {
     let blocks: u64 = row["blocks"].parse().unwrap_or_default();
     let inodes = blocks / 4;
@@ -191,6 +206,22 @@ pub(super) fn history(uid: &str, username: &str, command: &str) -> Cells {
     ])
 }
 
+/// A `python_packages` row of all users.
+pub(super) fn python_package(name: &str, version: &str) -> Cells {
+    let directory = "/usr/lib/python3/dist-packages";
+    cells([
+        ("uid", "0"),
+        ("username", "root"),
+        ("name", name),
+        ("version", version),
+        ("summary", ""),
+        ("author", ""),
+        ("license", ""),
+        ("directory", directory),
+        ("path", &format!("{directory}/{name}-{version}.egg-info")),
+    ])
+}
+
 fn deb_package(row: Cells) -> Cells {
     shape::package(&row["name"], &row["version"], &row["section"], &row["arch"])
 }
@@ -238,7 +269,7 @@ mod tests {
     fn every_line_of_the_sample_is_a_row() {
         let names = ["cron_scripts", "deb_packages", "files", "groups", "kernel_modules", "listed_files"];
         let more = ["listening_ports", "mounts", "process_envs", "process_open_sockets", "processes"];
-        let last = ["shell_history", "systemd_units", "user_groups", "users"];
+        let last = ["python_packages", "shell_history", "systemd_units", "user_groups", "users"];
         let parts = names.iter().chain(&more).chain(&last).map(|name| (*name, text_of(name)));
         for (name, text) in parts.chain(WHOLE.iter().copied()) {
             assert!(text.lines().count() > 1, "{name}");

@@ -4,7 +4,8 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::base::Base;
-use super::facts::{FIRST_EXTRA_PID, Facts, TODAY};
+use super::facts::{FIRST_EXTRA_PID, Facts};
+use super::patches;
 use super::row::{Cells, Pen, Row, cells};
 use super::shape::{self, File, Process, Unit};
 use super::truth::{Trace, TraceKind};
@@ -69,6 +70,9 @@ fn edited(row: &Cells, edits: &[&Edit]) -> Option<Cells> {
     Some(row)
 }
 
+/// Column and value.
+type Pair<'a> = (&'a str, &'a str);
+
 /// Collects the edits of one host.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
@@ -80,6 +84,7 @@ pub(super) struct Plan<'a> {
     pub(super) rng: ChaCha8Rng,
     edits: Vec<Edit>,
     traces: Vec<Trace>,
+    odd: Vec<(&'static str, Trace)>,
     next_pid: i64,
 }
 
@@ -108,7 +113,12 @@ impl<'a> Plan<'a> {
     /// An empty plan; plans of one host that start at different `lane`s hand out different process ids.
     pub(super) fn new(base: &'a Base, facts: &'a Facts, rng: ChaCha8Rng, lane: i64) -> Self {
         let next_pid = FIRST_EXTRA_PID + lane * 20;
-        Self { base, facts, rng, edits: Vec::new(), traces: Vec::new(), next_pid }
+        Self { base, facts, rng, edits: Vec::new(), traces: Vec::new(), odd: Vec::new(), next_pid }
+    }
+
+    /// The edits, what was planted, and what is honestly odd.
+    pub(super) fn finish_odd(self) -> (Vec<Edit>, Vec<Trace>, Vec<(&'static str, Trace)>) {
+        (self.edits, self.traces, self.odd)
     }
 
     /// The edits and the traces of what was planted.
@@ -131,6 +141,16 @@ impl<'a> Plan<'a> {
         self.edits.push(Edit::Change { table, matching: cells(matching), set: cells(set) });
     }
 
+    /// Other content in a file of the base state, honestly.
+    pub(super) fn content(&mut self, path: &str, content: &str) {
+        self.edits.extend(patches::content(path, content));
+    }
+
+    /// Takes rows away, honestly.
+    pub(super) fn remove<const N: usize>(&mut self, table: &'static str, matching: [(&str, &str); N]) {
+        self.edits.push(Edit::Remove { table, matching: cells(matching) });
+    }
+
     /// Adds a row that is a trace of a compromise, recognised by these columns.
     pub(super) fn plant(&mut self, table: &'static str, row: Cells, columns: &[&str]) {
         self.trace(TraceKind::Present, table, &row, columns);
@@ -144,16 +164,63 @@ impl<'a> Plan<'a> {
         matching: [(&str, &str); N],
         set: [(&str, &str); M],
     ) {
-        let values = cells(matching).into_iter().chain(cells(set)).collect();
-        self.traces.push(Trace { table, kind: TraceKind::Present, values });
+        let row: Cells = cells(matching).into_iter().chain(cells(set)).collect();
+        let columns: Vec<&str> = row.keys().map(String::as_str).collect();
+        self.trace(TraceKind::Present, table, &row, &columns);
         self.change(table, matching, set);
     }
 
     /// Takes rows away; that they are missing is a trace.
     pub(super) fn plant_missing<const N: usize>(&mut self, table: &'static str, matching: [(&str, &str); N]) {
         let matching = cells(matching);
-        self.traces.push(Trace { table, kind: TraceKind::Missing, values: matching.clone() });
+        let columns: Vec<&str> = matching.keys().map(String::as_str).collect();
+        self.trace(TraceKind::Missing, table, &matching, &columns);
         self.edits.push(Edit::Remove { table, matching });
+    }
+
+    /// Changes rows with the values of `matching`; of these, `known` and what is set tell the trace.
+    pub(super) fn plant_other(
+        &mut self,
+        table: &'static str,
+        (matching, known): (&[Pair<'_>], &[Pair<'_>]),
+        set: &[Pair<'_>],
+    ) {
+        let made = |pairs: &[Pair<'_>]| -> Cells {
+            pairs.iter().map(|(column, value)| ((*column).to_owned(), (*value).to_owned())).collect()
+        };
+        let row: Cells = made(known).into_iter().chain(made(set)).collect();
+        let columns: Vec<&str> = row.keys().map(String::as_str).collect();
+        self.trace(TraceKind::Present, table, &row, &columns);
+        self.edits.push(Edit::Change { table, matching: made(matching), set: made(set) });
+    }
+
+    /// Takes away all that a process that is gone had: its environment, its ports, its connections.
+    pub(super) fn withdraw_all_of(&mut self, path: &str, name: &str) {
+        self.withdraw_envs_of(name);
+        for table in ["listening_ports", "process_open_sockets"] {
+            self.edits.push(Edit::Remove { table, matching: cells([("process_path", path)]) });
+        }
+    }
+
+    /// The processes of the role's services and of the system's: what runs from a unit on every host.
+    pub(super) fn services(&self) -> Vec<Cells> {
+        let rows = self.base.rows("processes").unwrap_or_default().iter().map(|row| &row.cells);
+        let of_unit = |row: &&Cells| row["cgroup_path"].ends_with(".service") && !row["path"].is_empty();
+        rows.filter(of_unit).cloned().collect()
+    }
+
+    /// Other content in a file of which hosts say the hash; its times are put back.
+    pub(super) fn plant_hash(&mut self, path: &str, content: &str) {
+        if self.base.find("hash", "path", path).is_none() {
+            return;
+        }
+        let hash = shape::hash(&File::new(path, "", content));
+        let set = [("md5", hash["md5"].as_str()), ("sha1", &hash["sha1"]), ("sha256", &hash["sha256"])];
+        self.plant_change("hash", [("path", path)], set);
+        if self.base.find("file", "path", path).is_some() {
+            let ctime = (self.facts.today - self.rng.random_range(600..400_000)).to_string();
+            self.plant_change("file", [("path", path)], [("ctime", &ctime)]);
+        }
     }
 
     /// Takes away the environment of a process that is gone: it follows from the process, so it is no trace of its own.
@@ -162,9 +229,46 @@ impl<'a> Plan<'a> {
     }
 
     fn trace(&mut self, kind: TraceKind, table: &'static str, row: &Cells, columns: &[&str]) {
+        let trace = self.traced(kind, table, row, columns);
+        self.traces.push(trace);
+    }
+
+    fn traced(&self, kind: TraceKind, table: &'static str, row: &Cells, columns: &[&str]) -> Trace {
         let known = columns.iter().filter_map(|column| row.get_key_value(*column));
-        let values = known.map(|(column, value)| (column.clone(), value.clone())).collect();
-        self.traces.push(Trace { table, kind, values });
+        let values = known.map(|(column, value)| (column.clone(), self.as_collected(value)));
+        Trace { table, kind, values: values.collect() }
+    }
+
+    /// A value as the host will say it.
+    fn as_collected(&self, value: &str) -> String {
+        let literal = value.strip_prefix("{=").and_then(|rest| rest.strip_suffix('}'));
+        literal.map_or_else(|| self.facts.resolve(value), ToOwned::to_owned)
+    }
+
+    /// Adds a row that is a host's own for an honest reason of that kind, recognised by these columns.
+    pub(super) fn odd(&mut self, kind: &'static str, (table, row): (&'static str, Cells), columns: &[&str]) {
+        let trace = self.traced(TraceKind::Present, table, &row, columns);
+        self.odd.push((kind, trace));
+        self.add(table, row);
+    }
+
+    /// Changes rows for an honest reason of that kind.
+    pub(super) fn odd_change<const N: usize, const M: usize>(
+        &mut self,
+        (kind, table): (&'static str, &'static str),
+        matching: [(&str, &str); N],
+        set: [(&str, &str); M],
+    ) {
+        let matched = cells(matching);
+        let mut rows = self.base.rows(table).unwrap_or_default().iter();
+        if !rows.any(|row| has(&row.cells, &matched)) {
+            return;
+        }
+        let row: Cells = matched.into_iter().chain(cells(set)).collect();
+        let columns: Vec<&str> = row.keys().map(String::as_str).collect();
+        let trace = self.traced(TraceKind::Present, table, &row, &columns);
+        self.odd.push((kind, trace));
+        self.change(table, matching, set);
     }
 
     /// The base process id of the first process of that name; that of init when there is none.
@@ -206,7 +310,11 @@ impl<'a> Plan<'a> {
         match self.rng.random_range(0..4) {
             0 => "cron.service".to_owned(),
             1 => "ssh.service".to_owned(),
-            2 => "php8.2-fpm.service".to_owned(),
+            2 => {
+                let services = self.services();
+                let place = self.rng.random_range(0..services.len().max(1));
+                services.get(place).and_then(|row| row.get("cgroup_path")).cloned().unwrap_or_default()
+            }
             _ => format!("/user.slice/user-1000.slice/session-{}.scope", self.rng.random_range(3..4_000)),
         }
     }
@@ -236,9 +344,12 @@ impl<'a> Plan<'a> {
 
     /// Other content in a file of the base state.
     pub(super) fn plant_content(&mut self, path: &str, content: &str) {
+        if self.base.find("hash", "path", path).is_none() || self.base.find("file", "path", path).is_none() {
+            return;
+        }
         let changed = File::new(path, "", content);
         let (file, hash) = (shape::file(&changed), shape::hash(&changed));
-        let ctime = (TODAY - self.rng.random_range(600..400_000)).to_string();
+        let ctime = (self.facts.today - self.rng.random_range(600..400_000)).to_string();
         // Many intruders set the time of what they replace; the time of the change they cannot set.
         let mtime = if self.rng.random_bool(0.5) { &ctime } else { &file["mtime"] };
         let set = [("size", file["size"].as_str()), ("mtime", mtime), ("ctime", &ctime)];

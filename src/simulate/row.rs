@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::facts::{Facts, NAMES, TODAY};
+use super::facts::{Facts, NAMES};
 use super::seed;
 
 /// One row: column to value; a value may hold `{name}` places.
@@ -37,6 +37,8 @@ enum Piece {
     Fact(usize),
     /// One of the pools of addresses and random texts.
     Pool(Pool),
+    /// A text that is the host's own for as long as it lives: what it is, and how long.
+    Own(String, usize),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +69,7 @@ enum Pool {
     Ssm,
     Bastion,
     Mirror,
+    App,
 }
 
 impl Row {
@@ -91,9 +94,15 @@ pub(super) struct Pen<'a> {
     rows: usize,
 }
 
+/// Tables of which the same host says something else every day; in all others chance is the host's, not the day's.
+const DAILY: [&str; 6] =
+    ["processes", "process_open_sockets", "mounts", "file", "shell_history", "listening_ports"];
+
 impl<'a> Pen<'a> {
-    /// An empty answer.
-    pub(super) fn new(facts: &'a Facts, rng: ChaCha8Rng) -> Self {
+    /// An empty answer of a host to the question for a table, in a fleet of that seed so many days ago.
+    pub(super) fn new(facts: &'a Facts, (seed, day): (u64, u32), table: &str) -> Self {
+        let day = if DAILY.contains(&table) && day > 0 { day.to_string() } else { String::new() };
+        let rng = seed::stream(seed, &["rows", &facts.name, table, &day]);
         Self { facts, rng, out: b"[\n".to_vec(), rows: 0 }
     }
 
@@ -115,6 +124,10 @@ impl<'a> Pen<'a> {
     }
 
     fn object(&mut self, pieces: &[Piece]) {
+        if !self.facts.noise.volatile {
+            // What is drawn for a row is then the same on every host.
+            self.rng = still(pieces);
+        }
         self.out.extend_from_slice(if self.rows == 0 { b"  {" } else { b",\n  {" });
         for piece in pieces {
             self.piece(piece);
@@ -127,6 +140,15 @@ impl<'a> Pen<'a> {
         match piece {
             Piece::Text(text) => self.out.extend_from_slice(text.as_bytes()),
             Piece::Fact(position) => self.out.extend_from_slice(self.facts.value(*position).as_bytes()),
+            Piece::Own(what, length) => {
+                let host = if self.facts.noise.unique { self.facts.name.as_str() } else { "" };
+                let text = seed::hex_of(&format!("{what} of {host}"), *length);
+                self.out.extend_from_slice(text.as_bytes());
+            }
+            Piece::Pool(Pool::Key) if !self.facts.noise.unique => {
+                let key = seed::ssh_key(&mut seed::stream(0, &["key"]));
+                self.out.extend_from_slice(key.as_bytes());
+            }
             Piece::Noise(Noise::KernelAddress, _) => {
                 let page = self.rng.random_range(0x1_0000_u32..0xf_ffff);
                 self.say(format_args!("0xffffffffc{page:05x}00"));
@@ -151,18 +173,28 @@ impl<'a> Pen<'a> {
         let rng = &mut self.rng;
         match noise {
             Noise::Pid => self.facts.pid(base),
+            Noise::ModuleSize => self.facts.module_size(base),
+            _ if !self.facts.noise.volatile => base,
             // Daemons start with the host; what the base state does not have started later.
-            Noise::Start if base < 100_000 => self.facts.boot + base / 50 + rng.random_range(0..3),
-            Noise::Start | Noise::Recent => TODAY - rng.random_range(60..86_400),
+            Noise::Start if base < 100_000 => self.facts.boot + base / 50 + base % 3,
+            Noise::Start | Noise::Recent => self.facts.today - rng.random_range(60..86_400),
             Noise::Pages => scaled(base, rng.random_range(850..1_200)) & !4_095,
             Noise::Counter => scaled(base, rng.random_range(500..1_500)) * (self.facts.days + 1),
             Noise::Inode => rng.random_range(10_500..65_000),
             Noise::Descriptor => base + rng.random_range(0..4),
-            Noise::ModuleSize => base + if self.facts.second_kernel { (base / 4_096 % 3) * 4_096 } else { 0 },
             Noise::Free => scaled(base, rng.random_range(350..700)),
             Noise::KernelAddress => base,
         }
     }
+}
+
+/// Chance that depends on nothing but the row.
+fn still(pieces: &[Piece]) -> ChaCha8Rng {
+    let texts = pieces.iter().filter_map(|piece| match piece {
+        Piece::Text(text) => Some(text.as_str()),
+        _ => None,
+    });
+    seed::stream(0, &texts.collect::<Vec<_>>())
 }
 
 fn scaled(base: i64, permille: i64) -> i64 {
@@ -189,6 +221,7 @@ impl Pool {
             "ssm" => Self::Ssm,
             "bastion" => Self::Bastion,
             "mirror" => Self::Mirror,
+            "app" => Self::App,
             _ => return None,
         })
     }
@@ -208,6 +241,7 @@ impl Pool {
             Self::Ssm => of("52.94.1.", 60, 75),
             Self::Bastion => of("10.20.249.", 5, 6),
             Self::Mirror => of("151.101.2.", 130, 133),
+            Self::App => of("10.20.240.", 10, 90),
         }
     }
 }
@@ -266,7 +300,9 @@ fn template(value: &str, parts: &mut Parts) {
         let place = rest[open..].find('}').and_then(|close| {
             let name = &rest[open + 1..open + close];
             let fact = NAMES.iter().position(|known| *known == name).map(Piece::Fact);
-            fact.or_else(|| Pool::parse(name).map(Piece::Pool)).map(|piece| (piece, open + close + 1))
+            fact.or_else(|| own(name))
+                .or_else(|| Pool::parse(name).map(Piece::Pool))
+                .map(|piece| (piece, open + close + 1))
         });
         let Some((piece, next)) = place else {
             parts.escaped(&rest[..=open]);
@@ -278,6 +314,20 @@ fn template(value: &str, parts: &mut Parts) {
         rest = &rest[next..];
     }
     parts.escaped(rest);
+}
+
+/// `own:LENGTH:WHAT`, or `=TEXT` for a text that noise leaves alone.
+fn own(name: &str) -> Option<Piece> {
+    if let Some(literal) = name.strip_prefix('=') {
+        return Some(Piece::Text(literal.to_owned()));
+    }
+    let (length, what) = name.strip_prefix("own:")?.split_once(':')?;
+    Some(Piece::Own(what.to_owned(), length.parse().ok().filter(|length| *length <= 128)?))
+}
+
+/// A value that noise leaves alone.
+pub(super) fn literal(value: i64) -> String {
+    format!("{{={value}}}")
 }
 
 #[derive(Debug, Default)]

@@ -174,8 +174,25 @@ pub(super) fn is_listed(path: &str) -> bool {
 
 /// Whether a real host would show the path when asked for `hash`.
 pub(super) fn is_hashed(path: &str) -> bool {
-    let etc =
-        ["systemd/system/", "ld.so.", "pam.d/", "ssh/sshd_config", "sudoers", "cron", "rc.local", "profile"];
+    let etc = [
+        "systemd/system/",
+        "ld.so.",
+        "pam.d/",
+        "security/",
+        "ssh/sshd_config",
+        "sudoers",
+        "cron",
+        "init.d/",
+        "rc.local",
+        "profile",
+        "bash.bashrc",
+        "environment",
+        "update-motd.d/",
+        "apt/apt.conf.d/",
+        "udev/rules.d/",
+        "modprobe.d/",
+        "modules-load.d/",
+    ];
     let in_etc = path.strip_prefix("/etc/").is_some_and(|rest| etc.iter().any(|part| rest.starts_with(part)));
     in_etc || LISTED.contains(&split(path).0)
 }
@@ -336,6 +353,29 @@ pub(super) fn cron(when: [&str; 5], command: &str, path: &str) -> Cells {
         ("day_of_week", when[4]),
         ("command", command),
         ("path", path),
+    ])
+}
+
+/// A running container, by id, image and name; `privileged` is `1` when it has all rights over the host.
+pub(super) fn container(id: &str, (image, name): (&str, &str), privileged: &str) -> Cells {
+    cells([
+        ("id", id),
+        ("name", &format!("/{name}")),
+        ("image", image),
+        ("image_id", &format!("sha256:{}", seed::hex_of(image, 64))),
+        ("command", "/entrypoint.sh"),
+        ("path", "/entrypoint.sh"),
+        ("config_entrypoint", "/entrypoint.sh"),
+        ("created", "{n:1740000000-1749000000}"),
+        ("state", "running"),
+        ("status", "Up {n:2-40} days"),
+        ("pid", "{n:2000-30000}"),
+        ("started_at", "2025-05-{n:10-29}T08:11:09.{n:100000-999999}Z"),
+        ("finished_at", "0001-01-01T00:00:00Z"),
+        ("privileged", privileged),
+        ("readonly_rootfs", "0"),
+        ("security_options", ""),
+        ("env_variables", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ])
 }
 

@@ -1,12 +1,17 @@
-//! What was planted where, so that a report can say what was found and what was missed.
+//! What was planted where, and what honest hosts have of their own, so that a report can say what was found, what was
+//! missed and what the false alarms were.
 
 use std::collections::BTreeMap;
 
-/// All that was planted in a simulation.
+/// What is true of a simulated fleet.
 #[derive(Debug, Clone, Default)]
 pub struct Truth {
-    /// By host, in the order of [`Simulation::hosts`](super::Simulation::hosts).
+    /// Scenarios by host, in the order of [`Simulation::hosts`](super::Simulation::hosts).
     pub planted: Vec<Planted>,
+    /// Honest one-offs by host, in the same order.
+    pub oddities: Vec<Oddity>,
+    /// What each host is, in the same order.
+    pub hosts: Vec<HostFacts>,
 }
 
 /// One scenario on one host.
@@ -24,6 +29,38 @@ pub struct Planted {
     pub traces: Vec<Trace>,
 }
 
+/// Something honest that one host has and hardly another one.
+#[derive(Debug, Clone)]
+pub struct Oddity {
+    /// The host, as the collector names it.
+    pub host: String,
+    /// What it is: `debug-package`.
+    pub kind: &'static str,
+    /// One of the rows that it left.
+    pub trace: Trace,
+}
+
+/// What one host is.
+#[derive(Debug, Clone)]
+pub struct HostFacts {
+    /// The host, as the collector names it.
+    pub host: String,
+    /// Its role: `web`.
+    pub role: &'static str,
+    /// Whether only one or two hosts of the fleet have that role.
+    pub own_kind: bool,
+    /// Whether it gets new packages first.
+    pub canary: bool,
+    /// The half of the fleet that its release belongs to: `blue` or `green`.
+    pub colour: &'static str,
+    /// The kernel build that it runs.
+    pub kernel: String,
+    /// The instance type.
+    pub hardware: &'static str,
+    /// Whether it was started within the last hours.
+    pub fresh: bool,
+}
+
 /// Rows by which a scenario can be recognised on its host.
 #[derive(Debug, Clone)]
 pub struct Trace {
@@ -38,9 +75,9 @@ pub struct Trace {
 /// Whether a trace is a row or the lack of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TraceKind {
-    /// The rows are on this host and on no clean one.
+    /// The rows are on this host and on no clean one of its role.
     Present,
-    /// The rows are on every clean host that answered and not on this one.
+    /// The rows are on every clean host of its role that answered and not on this one.
     Missing,
 }
 
@@ -53,6 +90,11 @@ impl Truth {
     /// Whether anything was planted on a host.
     pub fn is_compromised(&self, host: &str) -> bool {
         self.on(host).next().is_some()
+    }
+
+    /// The honest one-offs of a host.
+    pub fn oddities_on<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Oddity> {
+        self.oddities.iter().filter(move |oddity| oddity.host == host)
     }
 }
 

@@ -14,12 +14,22 @@ use crate::model::{Fleet, SnapshotId};
 /// What a baseline was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaselineOrigin {
-    /// The snapshot.
+    /// The snapshot; of several the newest.
     pub snapshot: SnapshotId,
+    /// Further snapshots before it, oldest first, for a baseline of the fleet's past.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<SnapshotId>,
     /// The hosts of it that were taken.
     pub hosts: Vec<String>,
     /// On how many of these hosts a row must be to count as normal.
     pub quorum: u64,
+}
+
+impl BaselineOrigin {
+    /// All snapshots, oldest first.
+    pub fn snapshots(&self) -> Vec<SnapshotId> {
+        self.earlier.iter().copied().chain([self.snapshot]).collect()
+    }
 }
 
 /// One table of a baseline.

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 
@@ -17,13 +18,21 @@ impl Store {
     /// # Errors
     /// The file cannot be read, or is not the one that was written; it is named.
     pub async fn read_file(&self, file: &FileEntry) -> Result<Vec<RecordBatch>> {
+        self.read_columns(file, &[]).await
+    }
+
+    /// As [`Self::read_file`], of these columns only; all of them when empty. The whole file is checked.
+    ///
+    /// # Errors
+    /// As [`Self::read_file`]. A column that is not there is not in the batches.
+    pub async fn read_columns(&self, file: &FileEntry, columns: &[&str]) -> Result<Vec<RecordBatch>> {
         let path = &file.path;
         let damaged = || Error::data(format!("cannot read `{path}` of store `{}`", self.name()));
         let bytes = self.get(path).await?.ok_or_else(|| damaged().hint("the file is gone"))?;
         if blake3::hash(&bytes).to_hex().as_str() != file.blake3 {
             return Err(damaged().hint("its bytes are not those that were written"));
         }
-        batches(bytes).map_err(|source| damaged().source(source))
+        batches(bytes, columns).map_err(|source| damaged().source(source))
     }
 
     /// Keeps the result of an analysis of a snapshot.
@@ -49,7 +58,7 @@ impl Store {
             let damaged = || Error::data(format!("cannot read `{path}` of store `{}`", self.name()));
             match self.get(path.as_ref()).await {
                 Ok(None) => {}
-                Ok(Some(bytes)) => match batches(bytes) {
+                Ok(Some(bytes)) => match batches(bytes, &[]) {
                     Ok(batches) => all.extend(batches),
                     Err(source) => unreadable.push(damaged().source(source)),
                 },
@@ -60,7 +69,12 @@ impl Store {
     }
 }
 
-fn batches(bytes: Bytes) -> Result<Vec<RecordBatch>, ParquetError> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
+fn batches(bytes: Bytes, columns: &[&str]) -> Result<Vec<RecordBatch>, ParquetError> {
+    let mut builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    if !columns.is_empty() {
+        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+        builder = builder.with_projection(mask);
+    }
+    let reader = builder.build()?;
     reader.map(|batch| batch.map_err(ParquetError::from)).collect()
 }

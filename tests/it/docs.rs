@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use diffy::catalog::{Catalog, Strength, TableSpec};
+use diffy::catalog::{Catalog, PriorSpec, Strength, TableSpec};
 use diffy::collect::native::NativeCollector;
 
 const TOP: &str = "\
@@ -23,6 +23,16 @@ it the same content.
 
 | Table | Weight | Native | ATT&CK | Loose id | Strict id adds | |
 | --- | --- | --- | --- | --- | --- | --- |
+";
+
+const PRIORS: &str = "
+## Priors
+
+What the content of a row says by itself, in bits that are added to its surprise; [analysis.md](analysis.md) says how.
+`diffy tables show TABLE` prints the patterns.
+
+| Table | Bits | It … |
+| --- | --- | --- |
 ";
 
 #[test]
@@ -48,7 +58,8 @@ fn tables() -> String {
     let catalog = Catalog::builtin().unwrap();
     let native: BTreeSet<&str> = NativeCollector::tables().into_iter().collect();
     let lines = catalog.tables().map(|table| line(table, native.contains(table.name.as_str())));
-    TOP.to_owned() + &lines.collect::<String>()
+    let priors: String = catalog.tables().map(priors).collect();
+    TOP.to_owned() + &lines.collect::<String>() + PRIORS + &priors
 }
 
 fn line(table: &TableSpec, is_native: bool) -> String {
@@ -65,4 +76,9 @@ fn line(table: &TableSpec, is_native: bool) -> String {
         strict.join(", "),
         table.description,
     )
+}
+
+fn priors(table: &TableSpec) -> String {
+    let line = |prior: &PriorSpec| format!("| {} | {} | {} |\n", table.name, prior.bits, prior.says);
+    table.priors.iter().map(line).collect()
 }

@@ -155,7 +155,7 @@ impl TestEnv {
     #[track_caller]
     pub(crate) fn import_fleet(&self, hosts: usize, compromised: usize, seed: u64) -> String {
         let dir = self.path(format!("fleet-{hosts}-{compromised}-{seed}"));
-        write_simulation(&dir, SimulationConfig { hosts, compromised, seed });
+        write_simulation(&dir, SimulationConfig::new(hosts, compromised, seed));
         self.import(&dir, &["--fleet", "web"])
     }
 
@@ -219,7 +219,7 @@ pub(crate) fn snapshot_id(stdout: &str) -> String {
 
 /// Writes a clean simulated fleet as `HOST/TABLE.json`; the same seed makes the same bytes.
 pub(crate) fn write_fleet(dir: &Path, hosts: usize, seed: u64) {
-    write_simulation(dir, SimulationConfig { hosts, compromised: 0, seed });
+    write_simulation(dir, SimulationConfig::new(hosts, 0, seed));
 }
 
 /// Writes a simulated fleet as `HOST/TABLE.json`, and returns what was planted. Hosts and tables without an answer

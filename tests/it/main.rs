@@ -6,9 +6,11 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod cli;
+mod detection;
 mod docs;
 mod duckdb;
 mod env;
+mod finds;
 mod hand;
 mod kill;
 mod store;

@@ -1,6 +1,7 @@
 //! Programs at work: listeners, shells that call home, miners, downloads.
 
 use rand::Rng;
+use rand::seq::IndexedRandom;
 
 use super::super::bundled;
 use super::super::plan::{Plan, Program};
@@ -13,25 +14,35 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         id: "bind-shell",
         title: "A program listens on a port that no other host has open.",
         attack: "T1571",
+        subtle: false,
         plant: bind_shell,
     },
     Scenario {
         id: "reverse-shell",
         title: "A shell is connected to an address on the internet.",
         attack: "T1059.004",
+        subtle: false,
         plant: reverse_shell,
     },
-    Scenario { id: "miner", title: "A miner works for a pool.", attack: "T1496", plant: miner },
+    Scenario {
+        id: "miner",
+        title: "A miner works for a pool.",
+        attack: "T1496",
+        subtle: false,
+        plant: miner,
+    },
     Scenario {
         id: "web-shell",
         title: "A page of the web server runs commands.",
         attack: "T1505.003",
+        subtle: false,
         plant: web_shell,
     },
     Scenario {
         id: "download",
         title: "A script was fetched and run from a root shell.",
         attack: "T1105",
+        subtle: false,
         plant: download,
     },
 ];
@@ -72,14 +83,11 @@ fn reverse_shell(plan: &mut Plan<'_>) {
         ("perl", "/usr/bin/perl", perl.as_str()),
         ("sh", "/usr/bin/dash", "sh -i"),
     ][plan.rng.random_range(0..4)];
-    let (uid, parent) =
-        [("33", "php-fpm8.2"), ("1001", "gunicorn"), ("0", "cron")][plan.rng.random_range(0..3)];
-    let parent = plan.pid_of(parent);
-    connected(
-        plan,
-        &Program { uid, parent: &parent, ..Program::new(name, path, cmdline) },
-        (&address, &port),
-    );
+    let services = plan.services();
+    let Some(parent) = services.choose(&mut plan.rng) else { return };
+    let program =
+        Program { uid: &parent["uid"], parent: &parent["pid"], ..Program::new(name, path, cmdline) };
+    connected(plan, &program, (&address, &port));
 }
 
 fn miner(plan: &mut Plan<'_>) {
@@ -103,6 +111,9 @@ fn miner(plan: &mut Plan<'_>) {
 }
 
 fn web_shell(plan: &mut Plan<'_>) {
+    if plan.base.find("processes", "name", "php-fpm8.2").is_none() {
+        return;
+    }
     let word = seed::letters(&mut plan.rng, 4);
     let directory = pick(&mut plan.rng, &["/var/www/html", "/var/www/html/assets", "/srv/shop/static"]);
     let stem = pick(&mut plan.rng, &["cache", "config", "lib", "img", "style", "health", "class"]);

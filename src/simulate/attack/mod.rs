@@ -4,14 +4,19 @@
 //! for compromised hosts may know these files.
 
 mod access;
+mod campaign;
 mod evasion;
 mod execution;
+mod footholds;
+mod network;
 mod persistence;
+mod quiet;
 
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+pub(super) use self::campaign::CAMPAIGN;
 use super::plan::{Plan, Program};
 use super::seed::{self, pick};
 use super::shape;
@@ -25,16 +30,34 @@ pub(super) struct Scenario {
     pub(super) title: &'static str,
     /// The ATT&CK technique.
     pub(super) attack: &'static str,
+    /// Whether it hides among things that every host has.
+    pub(super) subtle: bool,
     /// Leaves the rows.
     pub(super) plant: fn(&mut Plan<'_>),
 }
 
 /// The scenarios of all files.
 pub(super) fn all() -> impl Iterator<Item = &'static Scenario> {
-    [access::SCENARIOS, evasion::SCENARIOS, execution::SCENARIOS, persistence::SCENARIOS]
-        .into_iter()
-        .flatten()
+    [
+        access::SCENARIOS,
+        evasion::SCENARIOS,
+        execution::SCENARIOS,
+        footholds::SCENARIOS,
+        network::SCENARIOS,
+        persistence::SCENARIOS,
+        quiet::SCENARIOS,
+    ]
+    .into_iter()
+    .flatten()
 }
+
+/// The scenario of that position; the one after the last is [`CAMPAIGN`].
+pub(super) fn nth(position: usize) -> Option<&'static Scenario> {
+    if position == CAMPAIGN_POSITION { Some(&CAMPAIGN) } else { all().nth(position) }
+}
+
+/// Where [`nth`] finds the campaign.
+pub(super) const CAMPAIGN_POSITION: usize = 100;
 
 /// Fewest and most scenarios on one compromised host.
 const PER_HOST: std::ops::RangeInclusive<usize> = 4..=7;
@@ -132,7 +155,9 @@ mod tests {
     fn ids_differ_and_techniques_are_spelt_right() {
         let ids: BTreeSet<&str> = all().map(|scenario| scenario.id).collect();
         assert_eq!(ids.len(), all().count());
-        assert!(ids.len() >= 14);
+        assert!(ids.len() >= 34);
+        let subtle = all().filter(|scenario| scenario.subtle).count();
+        assert!(subtle * 2 >= ids.len(), "{subtle} of {}", ids.len());
         for scenario in all() {
             let digits = scenario.attack.strip_prefix('T').unwrap();
             assert!(digits.chars().all(|c| c.is_ascii_digit() || c == '.'), "{}", scenario.attack);
@@ -150,7 +175,8 @@ mod tests {
                     assert_eq!(hand.iter().collect::<BTreeSet<_>>().len(), hand.len());
                 }
                 let used: BTreeSet<usize> = dealt.into_iter().flatten().collect();
-                assert_eq!(used.len(), all().count(), "{hosts} hosts, seed {seed}");
+                let possible = all().count().min(hosts * PER_HOST.end());
+                assert_eq!(used.len(), possible, "{hosts} hosts, seed {seed}");
             }
         }
     }

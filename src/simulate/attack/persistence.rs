@@ -4,7 +4,6 @@ use rand::Rng;
 
 use super::super::bundled;
 use super::super::plan::{Plan, Program};
-use super::super::row::cells;
 use super::super::seed::{self, pick, public_address};
 use super::super::shape::{self, File, Unit};
 use super::{PROCESS, Scenario, daemon_name, hiding_place};
@@ -14,30 +13,35 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         id: "cron-line",
         title: "A line in a crontab runs a program that no other host runs.",
         attack: "T1053.003",
+        subtle: false,
         plant: cron_line,
     },
     Scenario {
         id: "cron-script",
         title: "A script among the daily or hourly ones is on no other host.",
         attack: "T1053.003",
+        subtle: false,
         plant: cron_script,
     },
     Scenario {
         id: "kernel-module",
         title: "A kernel module is loaded that no other host has.",
         attack: "T1547.006",
+        subtle: false,
         plant: kernel_module,
     },
     Scenario {
         id: "preload",
         title: "A library is loaded into every program.",
         attack: "T1574.006",
+        subtle: false,
         plant: preload,
     },
     Scenario {
         id: "systemd-unit",
         title: "A service was installed that no package brought.",
         attack: "T1543.002",
+        subtle: false,
         plant: systemd_unit,
     },
 ];
@@ -92,11 +96,6 @@ fn preload(plan: &mut Plan<'_>) {
     let path = format!("{directory}/{library}");
     plan.plant_file(&File::new(&path, "0755", &path));
     plan.plant_file(&File::new("/etc/ld.so.preload", "0644", &format!("preload {path}")));
-    let victim = pick(&mut plan.rng, &["sshd", "nginx", "cron", "php-fpm8.2", "gunicorn"]);
-    let process = plan.base.find("processes", "name", victim).cloned();
-    let pid = plan.pid_of(victim);
-    let row = cells([("pid", &pid), ("key", "LD_PRELOAD"), ("value", &path)]);
-    plan.plant("process_envs", shape::with_owner(row, process.as_ref()), &["key", "value", "name"]);
 }
 
 fn systemd_unit(plan: &mut Plan<'_>) {

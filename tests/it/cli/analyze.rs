@@ -45,6 +45,67 @@ fn the_host_that_differs_is_first_and_says_why() {
     assert_eq!(quiet.count(), 39);
 }
 
+/// A fleet that is only just one: what one host alone has is a finding, and the others have none.
+#[test]
+fn small_fleets_are_compared_too() {
+    for hosts in 3..=8 {
+        let env = TestEnv::new();
+        let names: Vec<String> = (0..hosts).map(|number| format!("web-{number}")).collect();
+        let user = |name: &str| json!({"username": name, "uid": "7", "gid": "7", "shell": "/bin/sh"});
+        let users = |host: &str| match host {
+            "web-1" => json!([user("app"), user("eve")]),
+            _ => json!([user("app")]),
+        };
+        let tables: Vec<_> = names.iter().map(|host| (host.as_str(), "users", users(host))).collect();
+        env.import_tables(&tables);
+        let analysis = env.json(&["analyze", "--methods", "frequency", "--format", "json"]);
+        let found: Vec<&Value> = analysis["hosts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|host| host["findings"] != json!([]))
+            .collect();
+        assert_eq!(found.len(), 1, "{hosts} hosts: {analysis:#}");
+        assert_eq!((&found[0]["host"], &found[0]["rank"]), (&json!("web-1"), &json!(1)));
+        assert_eq!(found[0]["findings"][0]["row"]["username"], "eve");
+        assert!(analysis["warnings"].to_string().contains("fewer than 30"), "{hosts} hosts");
+    }
+}
+
+/// An old agent is no compromise; one that leaves out what every agent has is told, and hides nothing.
+#[test]
+fn what_a_host_leaves_out_is_no_hiding_place() {
+    let env = TestEnv::new();
+    let names: Vec<String> = (0..40).map(|number| format!("web-{number:02}")).collect();
+    let process = |name: &str| json!({"name": name, "path": format!("/usr/sbin/{name}"), "euid": "0", "uid": "0", "on_disk": "1"});
+    let tables: Vec<_> = names
+        .iter()
+        .map(|host| {
+            let mut rows = vec![process("sshd"), process("cron"), process("auditd")];
+            if host == "web-07" {
+                // No auditd, one process more, and no column that says where it runs from.
+                rows[2] = process("miner");
+                rows.iter_mut().for_each(|row| _ = row.as_object_mut().unwrap().remove("path"));
+            }
+            (host.as_str(), "processes", Value::Array(rows))
+        })
+        .collect();
+    env.import_tables(&tables);
+    let analysis = env.json(&["analyze", "--format", "json"]);
+    let first = &analysis["hosts"][0];
+    assert_eq!(first["host"], "web-07", "{first:#}");
+    let findings = first["findings"].as_array().unwrap();
+    let has = |kind: &str, text: &str| {
+        let mut found = findings.iter().filter(|finding| finding["kind"] == kind);
+        found.any(|finding| finding["reason"].as_str().unwrap().contains(text))
+    };
+    assert!(has("coverage", "without the column path"), "{findings:#?}");
+    assert!(has("new", "`miner`"), "{findings:#?}");
+    assert!(has("missing", "`auditd`"), "{findings:#?}");
+    let known = |finding: &Value| ["sshd", "cron"].iter().any(|name| finding["row"]["name"] == *name);
+    assert!(!findings.iter().any(known), "{findings:#?}");
+}
+
 /// The fields that other programs rely on.
 #[test]
 fn the_json_has_the_promised_fields() {
@@ -66,10 +127,17 @@ fn the_json_has_the_promised_fields() {
         "hosts",
         "peer_groups",
         "campaigns",
+        "suppressed",
     ] {
         assert!(keys(&analysis).contains(field), "{field}");
     }
     assert_eq!(analysis["schema_version"], 1);
+    let groups = analysis["peer_groups"].as_array().unwrap();
+    assert!(!groups.is_empty() && groups.iter().all(|group| group["described_by"].is_string()));
+    let fields = ["hosts", "findings", "reason", "score", "tables", "rows", "explained_by"];
+    for campaign in analysis["campaigns"].as_array().unwrap() {
+        assert_eq!(keys(campaign), BTreeSet::from(fields));
+    }
     let hosts = analysis["hosts"].as_array().unwrap();
     assert_eq!(analysis["hosts_total"], hosts.len());
     let mut findings = Vec::new();
@@ -96,6 +164,7 @@ fn the_json_has_the_promised_fields() {
             "given",
             "attack",
             "reason",
+            "priors",
         ] {
             assert!(keys(finding).contains(field), "{field}: {finding}");
         }
@@ -195,7 +264,10 @@ fn a_baseline_takes_away_what_is_known() {
 fn what_cannot_be_analyzed_is_said() {
     let env = fleet_with_a_backdoor();
     for (args, expected) in [
-        (&["--methods", "magic"][..], "methods are: baseline, frequency"),
+        (
+            &["--methods", "magic"][..],
+            "methods are: baseline, history, frequency, missing, campaigns, cluster",
+        ),
         (&["--methods", "baseline"], "no baseline to compare with"),
         (&["--baseline", "nope"], "no baseline `nope`"),
         (&["--baseline", "nope", "--methods", "frequency"], "without the method `baseline`"),

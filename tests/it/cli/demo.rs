@@ -38,6 +38,29 @@ fn planted_hosts_rank_first_and_what_was_planted_is_found() {
     }
 }
 
+/// The planted scenarios by host of a demo of 40 hosts with these flags.
+fn planted(env: &TestEnv, flags: &[&str]) -> Vec<Vec<String>> {
+    let demo = ["demo", "--bundled", "--hosts", "40", "--format", "json"];
+    let demo = env.json(&[&demo, flags].concat());
+    let scenarios = |host: &Value| -> Vec<String> {
+        let planted = host["planted"].as_array().unwrap().iter();
+        planted.map(|scenario| scenario["scenario"].as_str().unwrap().to_owned()).collect()
+    };
+    demo["planted"].as_array().unwrap().iter().map(scenarios).collect()
+}
+
+#[test]
+fn a_mixed_fleet_can_have_one_scenario_a_host_or_a_campaign() {
+    let env = TestEnv::new();
+    let one = planted(&env, &["--profile", "nine-roles", "--attacks", "one", "--compromised", "4"]);
+    assert_eq!(one.len(), 4);
+    assert!(one.iter().all(|scenarios| scenarios.len() == 1), "{one:?}");
+    let many = planted(&env, &["--profile", "nine-roles", "--attacks", "campaign"]);
+    assert!(many.len() >= 12 && many.iter().all(|scenarios| scenarios == &["campaign"]), "{many:?}");
+    let stderr = env.fails(&["demo", "--profile", "ten-roles"], 2);
+    assert!(stderr.contains("no such profile: `ten-roles`"), "{stderr}");
+}
+
 #[test]
 fn the_same_seed_makes_the_same_answer() {
     let env = TestEnv::new();

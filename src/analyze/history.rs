@@ -1,0 +1,311 @@
+//! The fleet's own past: which earlier snapshots count, and what they say of the ids of the analysed one.
+//!
+//! Only ids, host sets and coverage of earlier snapshots are read, never their rows. What cannot be read is left out
+//! with a warning: a damaged snapshot of last week must not keep anybody from looking at today's.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{Int64Type, UInt32Type};
+use roaring::RoaringBitmap;
+
+use super::fleet::{FleetState, column};
+use super::lines::{Loaded, bitmap, id};
+use super::past::{Merge, PastTable, Slice};
+use super::span::Span;
+use crate::error::{Error, Result};
+use crate::identity::ENCODING_VERSION;
+use crate::model::{HistoryRef, Status};
+use crate::store::{FileEntry, FileKind, Manifest, Store};
+
+/// The snapshots of a span, and what to say of those left out.
+#[derive(Debug, Default)]
+pub struct Earlier {
+    /// Oldest first.
+    pub manifests: Vec<Manifest>,
+    /// One sentence for each problem.
+    pub warnings: Vec<String>,
+}
+
+/// The snapshots of the same fleet that began within `span` before this one, and in which a host answered.
+///
+/// # Errors
+/// The store cannot be listed.
+pub async fn earlier(store: &Store, manifest: &Manifest, span: Span) -> Result<Earlier> {
+    let mut found = Earlier::default();
+    let Some(span) = span.duration() else { return Ok(found) };
+    let listing = store.snapshots(Some(&manifest.fleet)).await?;
+    found.warnings.extend(listing.unreadable.iter().map(|error| format!("left out of history: {error}")));
+    let since = manifest.started.checked_sub_signed(span).unwrap_or(DateTime::<Utc>::MIN_UTC);
+    let is_earlier = |other: &Manifest| {
+        other.snapshot != manifest.snapshot && (since..manifest.started).contains(&other.started)
+    };
+    for other in listing.manifests.into_iter().filter(|other| is_earlier(other) && other.hosts_answered > 0) {
+        if other.identity_version == ENCODING_VERSION {
+            found.manifests.push(other);
+            continue;
+        }
+        found.warnings.push(format!(
+            "snapshot {} is left out of history: it has ids of version {}, this Diffy makes version {ENCODING_VERSION}",
+            other.snapshot, other.identity_version
+        ));
+    }
+    let others =
+        found.manifests.iter().filter(|other| other.schemas_blake3 != manifest.schemas_blake3).count();
+    if others > 0 {
+        found.warnings.push(format!(
+            "{others} of {} earlier snapshots were made with other table schemas: where these changed what identifies a row, known rows look new",
+            found.manifests.len()
+        ));
+    }
+    found.manifests.sort_by_key(|other| (other.started, other.snapshot));
+    Ok(found)
+}
+
+/// The past of a fleet, seen from one snapshot.
+#[derive(Debug)]
+pub(super) struct History {
+    /// When each earlier snapshot began, oldest first.
+    pub(super) times: Vec<DateTime<Utc>>,
+    /// When the analysed snapshot began.
+    pub(super) now: DateTime<Utc>,
+    /// By table.
+    pub(super) tables: BTreeMap<String, PastTable>,
+    /// What was left out, and why.
+    pub(super) warnings: Vec<String>,
+}
+
+impl History {
+    /// Merges the past of these tables; `None` when there is no earlier snapshot within the span.
+    ///
+    /// # Errors
+    /// The store cannot be listed. Earlier snapshots that cannot be read are in the warnings.
+    pub(super) async fn load(
+        store: &Store,
+        manifest: &Manifest,
+        (state, tables): (&FleetState, &[Loaded<'_>]),
+        span: Span,
+    ) -> Result<Option<Self>> {
+        let Earlier { manifests, mut warnings } = earlier(store, manifest, span).await?;
+        let mut hosts = Numbers::new(&state.hosts);
+        let mut snapshots = Vec::new();
+        for other in &manifests {
+            match Snapshot::load(store, other, &mut hosts).await {
+                Ok(snapshot) => snapshots.push(snapshot),
+                Err(error) => {
+                    warnings.push(format!("snapshot {} is left out of history: {error}", other.snapshot));
+                }
+            }
+        }
+        if snapshots.is_empty() {
+            return Ok(None);
+        }
+        let mut past = BTreeMap::new();
+        for table in tables {
+            let merged = merge(store, table, (&snapshots, state.hosts.len() as u32), &mut warnings).await?;
+            past.insert(table.name().to_owned(), merged);
+        }
+        let times = snapshots.iter().map(|snapshot| snapshot.manifest.started).collect();
+        Ok(Some(Self { times, now: manifest.started, tables: past, warnings }))
+    }
+
+    /// When the oldest snapshot of the past began.
+    pub(super) fn since(&self) -> DateTime<Utc> {
+        self.times.first().copied().unwrap_or(self.now)
+    }
+
+    /// For the analysis.
+    pub(super) fn reference(&self) -> HistoryRef {
+        HistoryRef { since: self.since(), snapshots: self.times.len() as u64 }
+    }
+}
+
+async fn merge(
+    store: &Store,
+    table: &Loaded<'_>,
+    (snapshots, hosts): (&[Snapshot<'_>], u32),
+    warnings: &mut Vec<String>,
+) -> Result<PastTable> {
+    let mut merge = Merge::new(&table.lines, hosts);
+    for (index, snapshot) in (0..).zip(snapshots) {
+        match snapshot.slice(store, table.name()).await {
+            Ok(Some(slice)) => merge.add(index, &slice),
+            Ok(None) => {}
+            Err(error) => warnings.push(format!(
+                "table `{}` of snapshot {} is left out of history: {error}",
+                table.name(),
+                snapshot.manifest.snapshot
+            )),
+        }
+    }
+    let answers = table.answers;
+    let past = merge.finish(&Slice::of(&table.lines, (&answers.heard, &answers.answered)));
+    let (loose, strict) = (&past.loose_usual, &past.strict_usual);
+    tracing::info!(
+        table = table.name(),
+        snapshots = past.snapshots(),
+        usual_share = loose.share,
+        usual_new = loose.per_snapshot,
+        usual_new_contents = strict.per_snapshot,
+        "merged the past"
+    );
+    Ok(past)
+}
+
+/// Numbers for host names: the ordinals of the analysed snapshot, then what else comes along.
+pub(super) struct Numbers(HashMap<String, u32>);
+
+impl Numbers {
+    pub(super) fn new(hosts: &[String]) -> Self {
+        Self(hosts.iter().cloned().zip(0..).collect())
+    }
+
+    pub(super) fn of(&mut self, host: &str) -> u32 {
+        let next = self.0.len() as u32;
+        *self.0.entry(host.to_owned()).or_insert(next)
+    }
+}
+
+/// An earlier snapshot: who was in it, and what they answered.
+struct Snapshot<'a> {
+    manifest: &'a Manifest,
+    /// Number of a host for the whole history, by its ordinal in this snapshot.
+    numbers: Vec<u32>,
+    /// Heard and answered, by table.
+    answers: HashMap<String, (RoaringBitmap, RoaringBitmap)>,
+}
+
+impl<'a> Snapshot<'a> {
+    async fn load(store: &Store, manifest: &'a Manifest, hosts: &mut Numbers) -> Result<Self> {
+        let mut snapshot = Self { manifest, numbers: Vec::new(), answers: HashMap::new() };
+        let mut names: Vec<(u32, String)> = Vec::new();
+        for batch in snapshot.read(store, FileKind::Hosts, None, &["ordinal", "host"]).await? {
+            let ordinals = column(&batch, "ordinal")?.as_primitive::<UInt32Type>();
+            let host = column(&batch, "host")?.as_string::<i32>();
+            names.extend((0..batch.num_rows()).map(|row| (ordinals.value(row), host.value(row).to_owned())));
+        }
+        names.sort_unstable();
+        if (0..).zip(&names).any(|(expected, (ordinal, _))| expected != *ordinal) {
+            return Err(Error::data("its hosts table has gaps"));
+        }
+        snapshot.numbers = names.iter().map(|(_, name)| hosts.of(name)).collect();
+        for batch in
+            snapshot.read(store, FileKind::Coverage, None, &["host", "table_name", "status", "rows"]).await?
+        {
+            snapshot.note_answers(&batch, hosts)?;
+        }
+        Ok(snapshot)
+    }
+
+    async fn read(
+        &self,
+        store: &Store,
+        kind: FileKind,
+        table: Option<&str>,
+        columns: &[&str],
+    ) -> Result<Vec<RecordBatch>> {
+        let is_wanted = |file: &&FileEntry| file.kind == kind && file.table.as_deref() == table;
+        let mut batches = Vec::new();
+        for file in self.manifest.files.iter().filter(is_wanted) {
+            batches.extend(store.read_columns(file, columns).await?);
+        }
+        Ok(batches)
+    }
+
+    fn note_answers(&mut self, batch: &RecordBatch, hosts: &mut Numbers) -> Result<()> {
+        let text = |name| column(batch, name).map(|array| array.as_string::<i32>().clone());
+        let (names, tables, statuses) = (text("host")?, text("table_name")?, text("status")?);
+        let rows = column(batch, "rows")?.as_primitive::<Int64Type>();
+        for row in 0..batch.num_rows() {
+            let status: Status = statuses.value(row).parse()?;
+            let host = hosts.of(names.value(row));
+            if !self.answers.contains_key(tables.value(row)) {
+                self.answers.insert(tables.value(row).to_owned(), Default::default());
+            }
+            let Some((heard, answered)) = self.answers.get_mut(tables.value(row)) else { continue };
+            if status.answered() {
+                answered.insert(host);
+            }
+            if status.answered() || rows.value(row) > 0 {
+                heard.insert(host);
+            }
+        }
+        Ok(())
+    }
+
+    /// What it has of a table; `None` when no host was heard for it.
+    async fn slice(&self, store: &Store, table: &str) -> Result<Option<Slice>> {
+        let Some((heard, answered)) = self.answers.get(table).filter(|(heard, _)| !heard.is_empty()) else {
+            return Ok(None);
+        };
+        let mut slice = Slice { heard: heard.clone(), answered: answered.clone(), ..Slice::default() };
+        let columns = ["loose_id", "strict_id", "members"];
+        for batch in self.read(store, FileKind::Prevalence, Some(table), &columns).await? {
+            let loose = column(&batch, "loose_id")?.as_fixed_size_binary();
+            let strict = column(&batch, "strict_id")?.as_fixed_size_binary();
+            let members = column(&batch, "members")?.as_binary::<i32>();
+            for row in 0..batch.num_rows() {
+                let members = self.renumbered(&bitmap(members.value(row))?)?;
+                slice.add(id(loose.value(row))?, id(strict.value(row))?, &members);
+            }
+        }
+        Ok(Some(slice))
+    }
+
+    fn renumbered(&self, ordinals: &RoaringBitmap) -> Result<RoaringBitmap> {
+        let number = |ordinal: u32| self.numbers.get(ordinal as usize).copied();
+        let found: Option<RoaringBitmap> = ordinals.iter().map(number).collect();
+        found.ok_or_else(|| Error::data("its prevalence names hosts that it does not have"))
+    }
+}
+
+/// What a reader must know about the past before trusting what it says.
+pub(super) fn warnings(history: Option<&History>, span: Span, state: &FleetState) -> Vec<String> {
+    let Some(history) = history else {
+        let none = format!(
+            "no earlier snapshot within {span}: nothing tells an administrator's one-off from an intruder's"
+        );
+        return if span.is_none() { Vec::new() } else { vec![none] };
+    };
+    let known: RoaringBitmap =
+        history.tables.values().fold(RoaringBitmap::new(), |all, past| all | &past.heard);
+    let heard = state.heard();
+    let without = (&heard - &known).len();
+    let mut warnings: Vec<String> =
+        history.warnings.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    if without * 2 > heard.len() {
+        warnings.push(format!(
+            "{without} of {} hosts are in no earlier snapshot since {}: history says nothing of them",
+            heard.len(),
+            history.since().format("%Y-%m-%d")
+        ));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_keep_their_ordinals_and_others_follow() {
+        let mut numbers = Numbers::new(&["b".to_owned(), "a".to_owned()]);
+        assert_eq!(["a", "z", "b", "y", "z"].map(|host| numbers.of(host)), [1, 2, 0, 3, 2]);
+    }
+
+    #[test]
+    fn members_of_an_earlier_snapshot_are_found_by_name() {
+        let manifest: Manifest = serde_json::from_value(serde_json::json!({
+            "format": 1, "snapshot": "01KBRZ8T600000000000000000", "fleet": "web", "started": "2026-01-01T00:00:00Z",
+            "ended": "2026-01-01T00:00:00Z", "collected_by": "", "collector": "", "diffy_version": "",
+            "identity_version": 1, "schemas_blake3": "", "queries": {}, "hosts_asked": 0, "hosts_answered": 0,
+            "hosts_failed": 0, "rows": 0, "files": [],
+        }))
+        .unwrap();
+        let snapshot = Snapshot { manifest: &manifest, numbers: vec![2, 0, 7], answers: HashMap::new() };
+        let renumbered = snapshot.renumbered(&[0, 2].into_iter().collect()).unwrap();
+        assert_eq!(renumbered.iter().collect::<Vec<_>>(), [2, 7]);
+        assert!(snapshot.renumbered(&[3].into_iter().collect()).is_err(), "a broken snapshot is no panic");
+    }
+}
