@@ -9,7 +9,7 @@ use diffy::catalog::Catalog;
 use diffy::decode::{self, Chunk, ImportAnswer, ImportOptions, ImportSink, Limits};
 use diffy::error::{Error, Result};
 use diffy::ingest::{Asked, IngestConfig, Receiver, ask_hosts, finish};
-use diffy::model::{Coverage, SnapshotId, now};
+use diffy::model::{SnapshotId, now};
 use diffy::simulate::Simulation;
 use diffy::store::{Manifest, SpoolBegin, SpoolWriter, Store};
 
@@ -224,18 +224,6 @@ impl ImportSink for Sink<'_, '_> {
     }
 
     fn answered(&mut self, answer: ImportAnswer) -> Result<()> {
-        self.0.answered(Coverage {
-            host: answer.host,
-            table: answer.table,
-            status: answer.status,
-            rows: answer.rows,
-            bytes: answer.bytes,
-            error: answer.error,
-            columns_missing: Vec::new(),
-            started: answer.time,
-            ended: answer.time,
-            osquery_version: answer.osquery_version,
-            uid: None,
-        })
+        self.0.answered(answer.coverage())
     }
 }

@@ -88,8 +88,7 @@ pub(super) fn speaking(
 
 /// What a column says about a row is worth less than what makes it the row.
 fn worth(table: &Loaded<'_>, target: &View) -> f64 {
-    let column = target.column.as_deref().and_then(|name| table.lines.spec.column(name));
-    match column.map(|column| column.role) {
+    match target.spec(&table.lines).map(|column| column.role) {
         Some(Role::Context) => CONTEXT_WORTH,
         _ => 1.0,
     }

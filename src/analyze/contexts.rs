@@ -41,8 +41,7 @@ pub(super) fn contexts(table: &Loaded<'_>, views: &[View]) -> Vec<usize> {
 
 /// A column that only tells contents apart names nothing.
 fn is_naming(table: &Loaded<'_>, view: &View) -> bool {
-    let column = view.column.as_deref().and_then(|name| table.lines.spec.column(name));
-    column.is_some_and(|column| column.strength != Some(Strength::Strict))
+    view.spec(&table.lines).is_some_and(|column| column.strength != Some(Strength::Strict))
 }
 
 /// Recurrence times distinctness of a view, 0 to 1.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use roaring::RoaringBitmap;
 
 use super::lines::Loaded;
+use super::sets::similar;
 
 /// Tables whose rows explain others, and the columns that name and tell them apart.
 const EXPLAINING: [(&str, [&str; 2]); 4] = [
@@ -46,10 +47,10 @@ impl Explanations {
     pub(super) fn of(&self, table: &str, hosts: &RoaringBitmap, path: Option<&str>) -> Option<&str> {
         let file = path.and_then(|path| path.rsplit('/').next()).filter(|file| !file.is_empty());
         let is_cause = |cause: &&Cause| {
-            let both = cause.hosts.intersection_len(hosts) as f64;
-            let either = (cause.hosts.len() + hosts.len()) as f64 - both;
             let is_named = || file.is_some_and(|file| cause.name.split(' ').next() == Some(file));
-            cause.table != table && both >= either * NEARLY_THE_SAME && (hosts.len() > 1 || is_named())
+            cause.table != table
+                && similar(&cause.hosts, hosts, NEARLY_THE_SAME)
+                && (hosts.len() > 1 || is_named())
         };
         self.causes.iter().find(is_cause).map(|cause| cause.name.as_str())
     }

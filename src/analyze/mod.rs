@@ -132,11 +132,13 @@ pub async fn analyze(
     if request.methods.contains(&Method::Campaigns) {
         campaigns = campaigns::campaigns(&loaded, &groups, &state);
     }
-    let explanations = Explanations::new(&loaded);
+    let by_frequency = request.methods.contains(&Method::Frequency);
+    let explanations = if by_frequency { Explanations::new(&loaded) } else { Explanations::default() };
     let mut common = rank::CommonRows::new(state.hosts.len());
     let against = (&known, &groups, &explanations);
     let found = side_by_side(&loaded, |table| {
-        let views = views::views(table)?;
+        // Only the method `frequency` looks at them, and they take most of the time.
+        let views = if by_frequency { views::views(table)? } else { Vec::new() };
         let priors = if request.priors { Priors::new(&table.lines.spec)? } else { Priors::none() };
         let priors = priors.of_table(table)?;
         let candidates = candidates((table, &views, &priors), request, against);

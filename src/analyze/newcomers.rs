@@ -15,6 +15,7 @@ use super::fleet::FleetState;
 use super::history::History;
 use super::lines::{Group, Loaded};
 use super::past::PastTable;
+use super::sets::similar;
 use super::table_history::TableHistory;
 use crate::catalog::Strength;
 use crate::model::{Campaign, Finding, FindingKind};
@@ -255,8 +256,7 @@ pub(super) fn could(table: &Loaded<'_>, past: &PastTable) -> u64 {
 }
 
 pub(super) fn same_hosts(a: &RoaringBitmap, b: &RoaringBitmap) -> bool {
-    let both = a.intersection_len(b) as f64;
-    both >= SAME_HOSTS * (a.len() + b.len() - both as u64) as f64
+    similar(a, b, SAME_HOSTS)
 }
 
 pub(super) fn day(time: DateTime<Utc>) -> String {

@@ -80,8 +80,12 @@ fn are_same((a, b): (&Together, &Together), items: &[impl Placed], heard: &[&Roa
     let heard_for = |set: &Together| set.items.first().map(|item| heard[items[*item].table()]);
     let (Some(heard_a), Some(heard_b)) = (heard_for(a), heard_for(b)) else { return false };
     let (a, b) = (&a.members & heard_b, &b.members & heard_a);
-    let either = a.union_len(&b);
-    either > 0 && a.intersection_len(&b) as f64 >= either as f64 * SAME
+    !(a.is_empty() && b.is_empty()) && similar(&a, &b, SAME)
+}
+
+/// Whether at least this share of the hosts of either are hosts of both: the Jaccard similarity.
+pub(super) fn similar(a: &RoaringBitmap, b: &RoaringBitmap, share: f64) -> bool {
+    a.intersection_len(b) as f64 >= a.union_len(b) as f64 * share
 }
 
 /// Sets by the bands of their MinHash.

@@ -111,11 +111,7 @@ fn of_rows(table: &Loaded<'_>, columns: &[View]) -> [View; 2] {
         view.shows == Shows::Raw
             && !view.ignorant.is_empty()
             && ignorant < with_rows.len() as f64 * OWN_KIND
-            && view
-                .column
-                .as_deref()
-                .and_then(|name| lines.spec.column(name))
-                .is_some_and(|column| column.in_identity(Strength::Strict))
+            && view.spec(lines).is_some_and(|column| column.in_identity(Strength::Strict))
     };
     let partial: Vec<&View> = columns.iter().filter(is_partial).collect();
     let ids = |of: fn(&Line) -> [u8; 16]| {
@@ -133,6 +129,11 @@ fn of_rows(table: &Loaded<'_>, columns: &[View]) -> [View; 2] {
 }
 
 impl View {
+    /// What the schema says of its column; none for a whole row.
+    pub(super) fn spec<'a>(&self, lines: &'a Lines) -> Option<&'a ColumnSpec> {
+        lines.spec.column(self.column.as_deref()?)
+    }
+
     fn new(lines: &Lines, column: Option<&ColumnSpec>, shows: Shows, codes: Vec<u32>) -> Self {
         let mut knowing = RoaringBitmap::new();
         let mut ignorant = RoaringBitmap::new();

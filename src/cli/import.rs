@@ -15,7 +15,7 @@ use crate::decode::{
 };
 use crate::error::{Error, Result};
 use crate::ingest::Receiver;
-use crate::model::{Coverage, Fleet, SnapshotId, now};
+use crate::model::{Fleet, SnapshotId, now};
 use crate::store::{SpoolBegin, SpoolReader, SpoolWriter, Store};
 
 /// Most files and problems that are told one by one.
@@ -162,19 +162,7 @@ impl ImportSink for Sink<'_, '_> {
     }
 
     fn answered(&mut self, answer: ImportAnswer) -> Result<()> {
-        self.receiver.answered(Coverage {
-            host: answer.host,
-            table: answer.table,
-            status: answer.status,
-            rows: answer.rows,
-            bytes: answer.bytes,
-            error: answer.error,
-            columns_missing: Vec::new(),
-            started: answer.time,
-            ended: answer.time,
-            osquery_version: answer.osquery_version,
-            uid: None,
-        })
+        self.receiver.answered(answer.coverage())
     }
 }
 

@@ -12,7 +12,7 @@ use super::walk::{Found, HostFiles, walk};
 use super::{Chunk, Limits, PROBLEMS_KEPT, Problem, excerpt, input, split_host, split_rows};
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::model::Status;
+use crate::model::{Coverage, Status};
 
 /// What files can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,25 @@ pub struct ImportAnswer {
     pub time: Option<DateTime<Utc>>,
     /// The agent's version, where the files say it.
     pub osquery_version: Option<String>,
+}
+
+impl ImportAnswer {
+    /// What the coverage of the snapshot says of it; files do not tell more.
+    pub fn coverage(self) -> Coverage {
+        Coverage {
+            host: self.host,
+            table: self.table,
+            status: self.status,
+            rows: self.rows,
+            bytes: self.bytes,
+            error: self.error,
+            columns_missing: Vec::new(),
+            started: self.time,
+            ended: self.time,
+            osquery_version: self.osquery_version,
+            uid: None,
+        }
+    }
 }
 
 /// What an import found.
