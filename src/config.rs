@@ -2,9 +2,13 @@
 //!
 //! Precedence: flag, then environment variable, then file, then default.
 
+mod sections;
+
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+
+pub use self::sections::{AssumeRoleFile, AwsFile, FleetFile, S3File};
 
 use crate::error::{Error, Result};
 
@@ -16,7 +20,7 @@ pub const DEFAULT_STORE: &str = "./diffy-store";
 pub const DEFAULT_MEMORY: u64 = 384 << 20;
 
 /// `diffy.toml`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// The store.
@@ -32,6 +36,17 @@ pub struct File {
     /// Files of suppressions.
     #[serde(default)]
     pub suppress: Vec<PathBuf>,
+    /// Directory of spools and sort runs of stores that are not local.
+    pub spool: Option<PathBuf>,
+    /// How AWS is spoken to.
+    #[serde(default)]
+    pub aws: AwsFile,
+    /// How S3 is spoken to.
+    #[serde(default)]
+    pub s3: S3File,
+    /// Fleets that `diffy collect --all` collects.
+    #[serde(default)]
+    pub fleets: Vec<FleetFile>,
 }
 
 /// What flags say; `None` where they say nothing.
@@ -50,7 +65,7 @@ pub struct Flags {
 }
 
 /// What holds, all sources together.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// The store.
     pub store: String,
@@ -74,8 +89,16 @@ pub struct Settings {
     pub who: String,
     /// Where the prompt keeps its history.
     pub history: Option<PathBuf>,
+    /// Directory of spools and sort runs of stores that are not local; empty where nothing names one.
+    pub spool: PathBuf,
+    /// How AWS is spoken to; what is not said is found as the AWS CLI finds it.
+    pub aws: AwsFile,
+    /// How S3 is spoken to.
+    pub s3: S3File,
     /// Directories that programs are looked for in.
     pub path: Vec<PathBuf>,
+    /// Fleets of the configuration.
+    pub fleets: Vec<FleetFile>,
 }
 
 /// A variable that is set and not empty.
@@ -118,7 +141,15 @@ impl Settings {
             columns: variable("COLUMNS").and_then(|columns| columns.parse().ok()),
             no_color: no_color(),
             who: who(),
-            history: history(),
+            history: state("history"),
+            spool: variable("DIFFY_SPOOL")
+                .map(PathBuf::from)
+                .or(file.spool)
+                .or(state("spool"))
+                .unwrap_or_default(),
+            aws: file.aws.below_environment(),
+            s3: S3File { endpoint: variable("AWS_ENDPOINT_URL_S3").or(file.s3.endpoint), ..file.s3 },
+            fleets: file.fleets,
             path: variable("PATH").iter().flat_map(std::env::split_paths).collect(),
         })
     }
@@ -148,10 +179,11 @@ fn who() -> String {
     format!("{}@{host}", user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw())))
 }
 
-fn history() -> Option<PathBuf> {
+/// A place of ours among what programs keep for a user.
+fn state(name: &str) -> Option<PathBuf> {
     let state = variable("XDG_STATE_HOME").map(PathBuf::from);
     let state = state.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state")))?;
-    Some(state.join("diffy").join("history"))
+    Some(state.join("diffy").join(name))
 }
 
 #[cfg(test)]

@@ -110,6 +110,11 @@ impl Error {
         self.hint.as_deref()
     }
 
+    /// The first error of ours among an error of somebody else and its causes.
+    pub fn below<'a>(error: &'a (dyn error::Error + 'static)) -> Option<&'a Self> {
+        std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
+    }
+
     /// Whether asking again may help.
     pub fn is_retryable(&self) -> bool {
         self.retryable

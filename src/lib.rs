@@ -13,12 +13,14 @@
 //! | [`model`] | fleets, hosts, snapshots, coverage, findings; the clock | error |
 //! | [`catalog`] | what is declared in files: table schemas, saved queries | error, model |
 //! | [`config`] | settings; the only reader of the environment | error |
+//! | [`aws`] | credentials, regions, and what refusals of Amazon's services mean | error, model |
 //! | [`report`] | results to bytes: tables, JSON, CSV, Parquet | error, model |
 //! | [`identity`] | what makes rows of two hosts the same thing: ids | catalog |
 //! | [`decode`] | bytes of hosts to record batches; all input is hostile | catalog, model |
-//! | [`store`] | snapshots, baselines and spools on disk | model |
+//! | [`store`] | snapshots, baselines and spools, on disk or on S3 | model, aws |
+//! | [`target`] | whom to ask: Auto Scaling Groups, tags | error, model, aws |
 //! | [`engine`] | DataFusion over committed snapshots; sorting with spilling | catalog, model, store |
-//! | [`collect`] | asks one host: `osquery`, `native` | catalog, model |
+//! | [`collect`] | asks one host: `osquery`, `native`, `ssm` | catalog, model, aws |
 //! | [`ingest`] | from what hosts said to a committed snapshot | all above but config and report |
 //! | [`analyze`] | from a snapshot to ranked hosts and findings | catalog, model, identity, store, engine |
 //! | [`simulate`] | invented hosts as one more collector | catalog, model, collect |
@@ -53,6 +55,7 @@
 pub mod error;
 pub mod model;
 
+pub mod aws;
 pub mod catalog;
 pub mod config;
 pub mod report;
@@ -60,6 +63,7 @@ pub mod report;
 pub mod decode;
 pub mod identity;
 pub mod store;
+pub mod target;
 
 pub mod collect;
 pub mod engine;

@@ -11,7 +11,7 @@ use diffy::error::{Error, Result};
 use diffy::ingest::{Asked, IngestConfig, Receiver, ask_hosts, finish};
 use diffy::model::{SnapshotId, now};
 use diffy::simulate::Simulation;
-use diffy::store::{Manifest, SpoolBegin, SpoolWriter, Store};
+use diffy::store::{Manifest, SpoolBegin, SpoolWriter, Store, StoreConfig};
 
 use crate::cell::Cell;
 use crate::simulated;
@@ -100,7 +100,7 @@ impl Plant {
         }
         // What is there is unfinished, or lacks the day before.
         let _ = std::fs::remove_dir_all(&place);
-        let store = Store::open_or_create(&place.display().to_string()).await?;
+        let store = Store::open_or_create(&place.display().to_string(), &StoreConfig::default()).await?;
         let fleet = self.make(source, store).await?;
         // Last: a fleet without it is unfinished.
         write_json(&file, &fleet.truth)?;
@@ -111,7 +111,7 @@ impl Plant {
     async fn kept(&self, place: &Path, truth: &Path) -> Result<Option<Fleet>> {
         let Ok(text) = std::fs::read(truth) else { return Ok(None) };
         let Ok(truth) = serde_json::from_slice(&text) else { return Ok(None) };
-        let store = Store::open(&place.display().to_string()).await?;
+        let store = Store::open(&place.display().to_string(), &StoreConfig::default()).await?;
         let mut manifests = store.snapshots(None).await?.manifests;
         manifests.sort_by_key(|manifest| manifest.started);
         let Some(today) = manifests.pop() else { return Ok(None) };
@@ -181,6 +181,7 @@ impl Plant {
             started,
             collected_by: FLEET.to_owned(),
             collector: collector.to_owned(),
+            targets: Vec::new(),
             queries: BTreeMap::new(),
         };
         Ok(Receiver::new(&self.catalog, SpoolWriter::create(store.spool_path(begin.snapshot), &begin)?))

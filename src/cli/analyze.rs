@@ -58,7 +58,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let methods = methods(&args.methods)?;
-    let store = Store::open(&app.settings.store).await?;
+    let store = app.open_store().await?;
     let manifest = find_snapshot(app, &store, args.fleet.clone(), &args.snapshot).await?;
     let baseline = find_baseline(&store, &manifest.fleet, &args, &methods).await?;
     let request = AnalyzeRequest {

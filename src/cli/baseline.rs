@@ -76,7 +76,7 @@ struct DeleteArgs {
 }
 
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
-    let store = Store::open(&app.settings.store).await?;
+    let store = app.open_store().await?;
     match args.command {
         Command::Create(args) => create(app, &store, args).await?,
         Command::List { fleet } => {

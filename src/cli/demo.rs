@@ -14,11 +14,12 @@ use super::{App, Outcome};
 use crate::analyze::{AnalyzeRequest, Span};
 use crate::catalog::TableSpec;
 use crate::error::{Error, Result};
-use crate::model::{Analysis, Finding, FindingKind, HostResult};
+use crate::model::{Analysis, Finding, FindingKind, HostResult, SnapshotId, now};
 use crate::report::Format;
 use crate::report::escape::escape;
 use crate::simulate::{Attacks, Base, Planted, Profile, Simulation, SimulationConfig, TraceKind};
 use crate::store::Store;
+use crate::target::TargetHost;
 
 /// The fleet's name in the store.
 const FLEET: &str = "demo";
@@ -100,7 +101,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let simulation = Arc::new(Simulation::new(config, base)?);
     let truth = simulation.truth();
     let compromised = truth.hosts.iter().filter(|host| truth.is_compromised(&host.host)).count();
-    let store = Store::open_or_create(&url).await?;
+    let store = Store::open_or_create(&url, &app.store_config()).await?;
     app.output.say(&format!(
         "simulating {} hosts, {} of them compromised (seed {}); the hosts are simulated, what follows is real",
         args.hosts, compromised, args.seed
@@ -109,11 +110,15 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         fleet: FLEET.parse()?,
         incident: Some("demo".to_owned()),
         collector: Arc::new(Arc::clone(&simulation).collector()),
-        hosts: simulation.hosts(),
+        snapshot: SnapshotId::new(now()),
+        targets: Vec::new(),
+        hosts: simulation.hosts().iter().map(|host| TargetHost::new(host)).collect(),
         tables: app.catalog.tables().filter(|table| table.default).cloned().collect(),
         concurrency: None,
         collected_by: FLEET.to_owned(),
+        warnings: Vec::new(),
         is_temporary: temporary.is_some(),
+        epilogue: None,
     };
     let finished = collect(app, &store, collection).await?;
     let request = AnalyzeRequest { history: Span::NONE, ..AnalyzeRequest::default() };

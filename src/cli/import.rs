@@ -16,7 +16,7 @@ use crate::decode::{
 use crate::error::{Error, Result};
 use crate::ingest::Receiver;
 use crate::model::{Fleet, SnapshotId, now};
-use crate::store::{SpoolBegin, SpoolReader, SpoolWriter, Store};
+use crate::store::{SpoolBegin, SpoolReader, SpoolWriter};
 
 /// Most files and problems that are told one by one.
 const MOST_TOLD: usize = 20;
@@ -85,7 +85,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
                 .hint("nothing was imported")
         })?;
     }
-    let store = Store::open_or_create(&app.settings.store).await?;
+    let store = app.open_or_create_store().await?;
     warn_of_future(app, &store, &fleet).await?;
     let started = args.collected_at.unwrap_or_else(now);
     let begin = SpoolBegin {
@@ -95,6 +95,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         started,
         collected_by: app.settings.who.clone(),
         collector: "import".to_owned(),
+        targets: Vec::new(),
         queries: BTreeMap::new(),
     };
     let path = store.spool_path(begin.snapshot);

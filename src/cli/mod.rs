@@ -1,6 +1,7 @@
 //! The command line: one file per command, the doc comments are the help. Data goes to stdout, all else to stderr.
 
 mod analyze;
+mod answer;
 mod baseline;
 mod collect;
 mod demo;
@@ -23,10 +24,12 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use self::output::Output;
 use self::progress::ProgressMode;
+use crate::aws::AwsSettings;
 use crate::catalog::{Catalog, Queries};
 use crate::config::{Flags, Settings, no_color};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::is_broken_pipe;
+use crate::store::{S3Settings, Store, StoreConfig};
 
 /// Which of these near-identical hosts need a look, and because of which rows.
 ///
@@ -44,7 +47,7 @@ struct Cli {
 
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// The store: a directory or file:// URL [default: ./diffy-store] [env: DIFFY_STORE]
+    /// The store: a directory, file:// URL or s3://BUCKET/PREFIX [default: ./diffy-store] [env: DIFFY_STORE]
     #[arg(long, global = true, help_heading = "Global options", value_name = "URL")]
     store: Option<String>,
     /// The configuration file [default: diffy.toml, if there is one] [env: DIFFY_CONFIG]
@@ -90,6 +93,8 @@ enum Command {
     Snapshot(snapshot::Args),
     Query(query::Args),
     Tables(tables::Args),
+    #[command(hide = true)]
+    Answer(answer::Args),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -106,6 +111,10 @@ pub(crate) enum Outcome {
     Outliers,
     /// A collection reached fewer hosts than it had to.
     TooFewHosts,
+    /// One table was asked for, and this machine does not have it.
+    NotSupported,
+    /// One table was asked for, and not all of it could be read.
+    Incomplete,
 }
 
 /// What every command has at hand.
@@ -137,6 +146,34 @@ impl App {
         let memory_limit_bytes = settings.memory_limit_bytes;
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self { settings, catalog, output, progress, memory_limit_bytes, threads })
+    }
+
+    /// The store that is named, which must be there.
+    async fn open_store(&self) -> Result<Store> {
+        Box::pin(Store::open(&self.settings.store, &self.store_config())).await
+    }
+
+    /// The store that is named, made where there is nothing yet.
+    async fn open_or_create_store(&self) -> Result<Store> {
+        Box::pin(Store::open_or_create(&self.settings.store, &self.store_config())).await
+    }
+
+    fn store_config(&self) -> StoreConfig {
+        let (aws, s3) = (&self.settings.aws, self.settings.s3.clone());
+        StoreConfig {
+            aws: AwsSettings { profile: aws.profile.clone(), region: aws.region.clone(), assume_role: None },
+            way: None,
+            s3: S3Settings {
+                endpoint: s3.endpoint,
+                region: s3.region,
+                path_style: s3.path_style,
+                kms_key_id: s3.kms_key_id,
+                bucket_key: s3.bucket_key,
+                checksum: s3.checksum,
+                request_payer: s3.request_payer,
+            },
+            spool_dir: self.settings.spool.clone(),
+        }
     }
 
     fn queries(&self, dir: Option<&PathBuf>) -> Result<Queries> {
@@ -173,7 +210,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn exit_code(outcome: Outcome) -> ExitCode {
     ExitCode::from(match outcome {
         Outcome::Done => 0,
-        Outcome::Outliers => 3,
+        Outcome::Incomplete => 1,
+        Outcome::Outliers | Outcome::NotSupported => 3,
         Outcome::TooFewHosts => 4,
     })
 }
@@ -204,6 +242,7 @@ async fn dispatch(app: &App, command: Command) -> Result<Outcome> {
         Command::Snapshot(args) => snapshot::run(app, args).await,
         Command::Query(args) => query::run(app, args).await,
         Command::Tables(args) => tables::run(app, args),
+        Command::Answer(args) => answer::run(args).await,
         Command::Completions { .. } => Ok(Outcome::Done),
     }
 }
@@ -217,6 +256,8 @@ fn start_log(global: &Global) {
     };
     let filter = tracing_subscriber::filter::Targets::new()
         .with_default(tracing::Level::WARN)
+        // What it would say is in our own errors, and it knows the operator's credentials.
+        .with_target("aws_", tracing_subscriber::filter::LevelFilter::OFF)
         .with_target("diffy", level);
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;

@@ -73,7 +73,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let question = question(&args, &queries)?;
-    let store = Store::open(&app.settings.store).await?;
+    let store = app.open_store().await?;
     let listing = store.snapshots(None).await?;
     for error in &listing.unreadable {
         app.output.warn(&error.to_string());

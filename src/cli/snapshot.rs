@@ -88,7 +88,7 @@ struct PruneArgs {
 }
 
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
-    let store = Store::open(&app.settings.store).await?;
+    let store = app.open_store().await?;
     match args.command {
         Command::List { fleet, json } => list(app, &store, fleet.as_ref(), json).await,
         Command::Show { snapshot, fleet, json } => {
@@ -266,6 +266,10 @@ async fn recover(app: &App, store: &Store, snapshots: &[SnapshotId], only_list: 
 
 async fn recover_one(app: &App, store: &Store, orphan: &Orphan, only_list: bool) -> Result<()> {
     let Some(path) = &orphan.spool else {
+        if orphan.may_be_elsewhere {
+            app.output.say(&elsewhere(orphan));
+            return Ok(());
+        }
         return Err(Error::data("its spool is gone; only parts that nothing describes are left"));
     };
     let Some(spool) = SpoolReader::open(path)? else {
@@ -283,7 +287,7 @@ async fn recover_one(app: &App, store: &Store, orphan: &Orphan, only_list: bool)
         app.output.say(&format!("{}  was complete already", orphan.snapshot));
         return Ok(());
     }
-    store.delete_staged(orphan.snapshot)?;
+    store.delete_staged(orphan).await?;
     let finished = make_snapshot(app, store, spool).await?;
     print(&summary(&finished))?;
     tell_problems(app, &finished);
@@ -338,7 +342,19 @@ fn old(manifests: Vec<Manifest>, args: &PruneArgs) -> Vec<Manifest> {
     old
 }
 
+/// What is said of parts that somebody else may be writing.
+fn elsewhere(orphan: &Orphan) -> String {
+    format!(
+        "{}  is left alone: it began less than a day ago, its spool is not on this machine, and another may be writing it",
+        orphan.snapshot
+    )
+}
+
 async fn prune_orphan(app: &App, store: &Store, orphan: &Orphan, dry_run: bool) -> Result<()> {
+    if orphan.may_be_elsewhere {
+        app.output.say(&elsewhere(orphan));
+        return Ok(());
+    }
     // A spool that cannot be read is an orphan too. It stays locked until all is gone.
     let held = orphan.spool.as_deref().map(Held::new).transpose()?;
     match &held {

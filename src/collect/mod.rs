@@ -1,14 +1,19 @@
 //! Collectors: ask one host for tables and hand over what it says, as it says it.
 
+mod judge;
 pub mod native;
 pub mod osquery;
+pub mod remote;
+pub mod ssm;
 
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc::Sender;
 
+pub use self::judge::ANSWER_PREFIX;
 use crate::catalog::TableSpec;
 use crate::model::Status;
 
@@ -51,4 +56,14 @@ pub trait Collector: Send + Sync + fmt::Debug {
         tables: &'a [TableSpec],
         answers: Sender<Answer>,
     ) -> BoxFuture<'a, ()>;
+
+    /// What a reader of the snapshot should know beyond single answers, in sentences; asked for once, at the end.
+    fn remarks(&self) -> BoxFuture<'_, Vec<String>> {
+        std::future::ready(Vec::new()).boxed()
+    }
+
+    /// Ends what is under way on hosts, as far as it can be ended; called when the collection is interrupted.
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
 }

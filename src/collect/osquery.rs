@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc::Sender;
 use tokio::time;
 
+use super::judge::{End, judge};
 use super::{Answer, Collector};
 use crate::catalog::TableSpec;
 use crate::model::{self, Status};
@@ -109,24 +110,15 @@ impl OsqueryCollector {
     }
 
     fn judge(&self, run: Run) -> (Status, Vec<u8>, String) {
-        let said = last_line(&run.stderr);
-        match run.ended {
-            Ended::Failed(error) => (Status::Error, Vec::new(), error),
-            Ended::Timeout => {
-                let seconds = self.config.timeout.as_secs_f64();
-                (Status::Timeout, Vec::new(), format!("no answer within {seconds} s"))
-            }
-            Ended::TooLong => {
-                let error = format!("the answer is longer than {} bytes", self.config.max_bytes);
-                (Status::Truncated, run.stdout, error)
-            }
-            Ended::Exit(_) if said.contains("no such table: ") => (Status::NotSupported, Vec::new(), said),
-            Ended::Exit(status) if status.success() => (Status::Ok, run.stdout, said),
-            Ended::Exit(status) if said.is_empty() => {
-                (Status::Error, run.stdout, format!("osqueryi ended with {status}"))
-            }
-            Ended::Exit(_) => (Status::Error, run.stdout, said),
-        }
+        let end = match run.ended {
+            Ended::Failed(error) => End::Failed(error),
+            Ended::Timeout => End::Timeout { seconds: self.config.timeout.as_secs_f64() },
+            Ended::TooLong => End::TooLong { bytes: self.config.max_bytes as u64 },
+            Ended::Exit(status) => End::Exit { success: status.success(), how: status.to_string() },
+        };
+        let (status, error) = judge(end, &run.stderr);
+        let is_no_answer = matches!(status, Status::NotSupported | Status::Timeout);
+        (status, if is_no_answer { Vec::new() } else { run.stdout }, error)
     }
 
     async fn run(&self, sql: &str) -> Run {
@@ -241,13 +233,6 @@ async fn read_end(mut from: impl AsyncRead + Unpin, into: &mut Vec<u8>) {
             into.drain(..into.len() - MAX_STDERR);
         }
     }
-}
-
-/// The last line that says something.
-fn last_line(stderr: &[u8]) -> String {
-    let line = stderr.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).rfind(|line| !line.is_empty());
-    let line = line.unwrap_or_default();
-    String::from_utf8_lossy(&line[..line.len().min(1024)]).into_owned()
 }
 
 /// The process group of a child, killed when this is dropped.

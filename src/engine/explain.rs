@@ -32,10 +32,13 @@ pub fn explain_error(error: DataFusionError, engine: &Engine) -> Error {
                 .source(error)
                 .hint("raise the memory limit, or ask for fewer rows, columns or snapshots")
         }
-        _ => {
-            let kind = kind_of(&error);
-            Error::new(kind, "the query failed").source(error)
-        }
+        _ => match Error::below(&error) {
+            Some(told) => {
+                let error = Error::new(told.kind(), format!("the query failed: {told}"));
+                told.hint_text().into_iter().fold(error, Error::hint)
+            }
+            None => Error::new(kind_of(&error), "the query failed").source(error),
+        },
     }
 }
 

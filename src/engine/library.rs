@@ -30,6 +30,10 @@ use crate::error::Error;
 use crate::model::SnapshotId;
 use crate::store::{FileEntry, FileKind, Manifest};
 
+/// So many bytes at a file's end are read at once: of most files, all that says what is in it. Over a network each
+/// request costs more than these bytes.
+const FOOTER_BYTES: usize = 64 << 10;
+
 /// Files of a table whose footers are read for columns that the catalog does not know.
 const FOOTERS: usize = 20;
 /// Footers that are read at once.
@@ -249,6 +253,7 @@ impl Library {
     async fn footer(&self, meta: ObjectMeta) -> Result<Schema> {
         let cache = self.runtime.cache_manager.get_file_metadata_cache();
         DFParquetMetadata::new(self.store.as_ref(), &meta)
+            .with_metadata_size_hint(Some(FOOTER_BYTES))
             .with_file_metadata_cache(Some(cache))
             .fetch_schema()
             .await

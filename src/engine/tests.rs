@@ -72,6 +72,7 @@ impl Fixture {
             ended: started,
             collected_by: "me".to_owned(),
             collector: "import".to_owned(),
+            targets: Vec::new(),
             diffy_version: "0".to_owned(),
             identity_version: 1,
             schemas_blake3: String::new(),

@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// Answers that wait for the writer; more, and hosts wait.
 const WAITING: usize = 32;
 
+/// Answers of one host that wait to be prepared: some are large.
+const ANSWERS: usize = 2;
+
 /// What came of asking.
 #[derive(Debug)]
 pub enum Asked {
@@ -56,7 +59,7 @@ struct Ask {
 
 impl Ask {
     async fn host(&self, host: &str, out: &Sender<Asked>) {
-        let (send, mut receive) = channel::<Answer>(4);
+        let (send, mut receive) = channel::<Answer>(ANSWERS);
         let collecting = self.collector.collect(host, &self.tables, send);
         let passing = async {
             while let Some(answer) = receive.recv().await {

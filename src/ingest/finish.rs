@@ -168,6 +168,7 @@ fn manifest(
         ended: now(),
         collected_by: index.begin.collected_by.clone(),
         collector: index.begin.collector.clone(),
+        targets: index.begin.targets.clone(),
         diffy_version: env!("CARGO_PKG_VERSION").to_owned(),
         identity_version: ENCODING_VERSION,
         schemas_blake3: catalog.digest(),
@@ -232,9 +233,13 @@ mod tests {
 
     use super::super::testing::{self, Answered};
     use super::*;
+    use crate::store::StoreConfig;
 
     async fn finished(dir: &Path, answers: &[Answered]) -> (Store, Finished) {
-        let store = Store::open_or_create(dir.to_str().unwrap()).await.unwrap().with_part_rows(5_000);
+        let store = Store::open_or_create(dir.to_str().unwrap(), &StoreConfig::default())
+            .await
+            .unwrap()
+            .with_part_rows(5_000);
         let spool = testing::spool(&dir.join("spool"), answers);
         let config = IngestConfig { limits: Limits::default(), threads: 2, memory_limit_bytes: 64 << 20 };
         let finished = finish(&store, spool, testing::catalog(), (&config, &|_, _| {})).await.unwrap();

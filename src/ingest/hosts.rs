@@ -11,6 +11,7 @@ use crate::catalog::Catalog;
 use crate::decode::{Limits, Origin, decode};
 use crate::error::{Error, Result};
 use crate::identity::OwnNames;
+use crate::model::KnownHost;
 use crate::store::SpoolReader;
 
 /// Longest fact that is kept of a host, in bytes.
@@ -36,8 +37,9 @@ const TEXT_FACTS: &[Fact] = &[
     Fact { column: "instance_type", sources: &[("ec2_instance_metadata", "instance_type")] },
     Fact { column: "image", sources: &[("ec2_instance_metadata", "ami_id")] },
     Fact { column: "zone", sources: &[("ec2_instance_metadata", "availability_zone")] },
-    // Known to inventories only; here so that the column is there when one is asked.
+    // Known to inventories only.
     Fact { column: "lifecycle", sources: &[] },
+    Fact { column: "autoscaling_group", sources: &[] },
     Fact { column: "cpu_brand", sources: &[("system_info", "cpu_brand")] },
     Fact { column: "hardware_model", sources: &[("system_info", "hardware_model")] },
 ];
@@ -58,6 +60,8 @@ pub(super) struct Fleet {
     ordinals: HashMap<String, u32>,
     own_names: Vec<OwnNames>,
     claims: Vec<Claims>,
+    /// What an inventory says of each; it goes before what the host says.
+    known: Vec<KnownHost>,
 }
 
 impl Fleet {
@@ -65,7 +69,10 @@ impl Fleet {
     pub(super) fn read(spool: &SpoolReader, catalog: &Catalog, limits: &Limits) -> Result<Self> {
         let index = spool.index();
         let answering = index.answers.iter().map(|answer| answer.host.clone());
-        let mut names: BTreeSet<String> = index.hosts.iter().cloned().chain(answering).collect();
+        let known: HashMap<&str, &KnownHost> =
+            index.hosts.iter().map(|host| (host.name.as_str(), host)).collect();
+        let asked = index.hosts.iter().map(|host| host.name.clone());
+        let mut names: BTreeSet<String> = asked.chain(answering).collect();
         let mut claims: HashMap<String, Claims> = HashMap::new();
         for table in index.tables().map(ToOwned::to_owned).collect::<Vec<_>>() {
             let wanted = wanted_columns(&table);
@@ -80,18 +87,28 @@ impl Fleet {
                 note(claims.entry(header.host).or_default(), &decoded.batch, &wanted);
             }
         }
-        Ok(Self::new(names, claims))
+        Ok(Self::new(names, claims, &known))
     }
 
-    fn new(names: BTreeSet<String>, mut claims: HashMap<String, Claims>) -> Self {
+    fn new(
+        names: BTreeSet<String>,
+        mut claims: HashMap<String, Claims>,
+        known: &HashMap<&str, &KnownHost>,
+    ) -> Self {
         let names: Vec<String> = names.into_iter().collect();
         let claims: Vec<Claims> = names.iter().map(|name| claims.remove(name).unwrap_or_default()).collect();
-        let own = |(name, claims): (&String, &Claims)| {
-            OwnNames::new(std::iter::once(name.as_str()).chain(own_claims(claims)))
+        let of_host = |name: &String| {
+            known.get(name.as_str()).map_or_else(|| KnownHost::new(name), |host| (*host).clone())
         };
-        let own_names = names.iter().zip(&claims).map(own).collect();
+        let known: Vec<KnownHost> = names.iter().map(of_host).collect();
+        let own = |(known, claims): (&KnownHost, &Claims)| {
+            let inventory =
+                std::iter::once(known.name.as_str()).chain(known.names.iter().map(String::as_str));
+            OwnNames::new(inventory.chain(own_claims(claims)))
+        };
+        let own_names = known.iter().zip(&claims).map(own).collect();
         let ordinals = names.iter().zip(0..).map(|(name, ordinal)| (name.clone(), ordinal)).collect();
-        Self { names, ordinals, own_names, claims }
+        Self { names, ordinals, own_names, claims, known }
     }
 
     pub(super) fn names(&self) -> &[String] {
@@ -120,7 +137,8 @@ impl Fleet {
         ];
         for fact in TEXT_FACTS {
             fields.push(Field::new(fact.column, DataType::Utf8, true));
-            arrays.push(Arc::new(self.claims.iter().map(|claims| fact.of(claims)).collect::<StringArray>()));
+            let texts = self.known.iter().zip(&self.claims).map(|(known, claims)| fact.text(known, claims));
+            arrays.push(Arc::new(texts.collect::<StringArray>()));
         }
         for fact in NUMBER_FACTS {
             fields.push(Field::new(fact.column, DataType::Int64, true));
@@ -133,6 +151,10 @@ impl Fleet {
 }
 
 impl Fact {
+    fn text<'a>(&self, known: &'a KnownHost, claims: &'a Claims) -> Option<&'a str> {
+        known.facts.get(self.column).map(String::as_str).or_else(|| self.of(claims))
+    }
+
     fn of<'a>(&self, claims: &'a Claims) -> Option<&'a str> {
         self.sources.iter().find_map(|source| claims.get(source)?.first().map(String::as_str))
     }

@@ -10,7 +10,7 @@ use crate::catalog::{Catalog, TableSpec};
 use crate::collect::Answer;
 use crate::decode::{Chunk, Limits, Split, split_rows};
 use crate::error::Result;
-use crate::model::{Coverage, Status};
+use crate::model::{Coverage, KnownHost, Status};
 use crate::store::{Frame, RowsHeader, SpoolReader, SpoolWriter, pack};
 
 /// Most unknown columns that a payload announces.
@@ -75,7 +75,23 @@ impl<'a> Receiver<'a> {
     /// # Errors
     /// The spool cannot be written.
     pub fn host(&mut self, host: &str) -> Result<()> {
-        self.spool.append(&Frame::Host { host: host.to_owned() }, &[])
+        self.known_host(KnownHost::new(host))
+    }
+
+    /// As [`Self::host`], with what an inventory knows of it.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn known_host(&mut self, host: KnownHost) -> Result<()> {
+        self.spool.append(&Frame::Host(host), &[])
+    }
+
+    /// Says that a host cannot be asked for any of `tables`.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn unreachable(&mut self, host: &str, tables: &[TableSpec], why: (Status, &str)) -> Result<()> {
+        tables.iter().try_for_each(|table| self.answered(no_answer(host, &table.name, why.0, why.1)))
     }
 
     /// Takes rows that were split off already.

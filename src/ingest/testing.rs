@@ -83,6 +83,7 @@ pub(super) fn begin() -> SpoolBegin {
         started: at(),
         collected_by: "test".to_owned(),
         collector: "test".to_owned(),
+        targets: Vec::new(),
         queries: BTreeMap::from([("t".to_owned(), "SELECT * FROM t".to_owned())]),
     }
 }

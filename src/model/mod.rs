@@ -1,5 +1,6 @@
 //! The words of the trade as plain data: fleets, hosts, snapshots, coverage. No I/O.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::str::FromStr;
 
@@ -80,6 +81,28 @@ impl From<Fleet> for String {
 impl fmt::Display for Fleet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A host that belongs to a collection, and what an inventory knows of it. Unlike what a host says of itself, an
+/// inventory's word is not the host's to choose.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownHost {
+    /// The name of the host in the snapshot.
+    #[serde(rename = "host")]
+    pub name: String,
+    /// Facts by column of the `hosts` table: `image`, `zone`, `lifecycle`, …
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
+    /// Further names and addresses that are the host's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+}
+
+impl KnownHost {
+    /// A host of which nothing but its name is known.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
     }
 }
 

@@ -9,7 +9,7 @@ use super::manifest::{FileEntry, FileKind};
 use super::parts::PartWriter;
 use super::{FORMAT, Store, parse, paths};
 use crate::error::{Error, Result};
-use crate::model::{Fleet, SnapshotId};
+use crate::model::{Fleet, SnapshotId, now};
 
 /// What a baseline was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +84,8 @@ impl Store {
         if self.get(&paths::baseline(fleet, name, "json")).await?.is_some() {
             return Err(taken(fleet, name));
         }
-        let path = paths::baseline(fleet, name, "parquet");
+        // A file of its own: another may be making a baseline of this name, or was killed while it did.
+        let path = paths::baseline(fleet, name, &format!("{}.parquet", SnapshotId::new(now())));
         PartWriter::new(self.object_store(), FileKind::Prevalence, None, (&path, schema))
     }
 

@@ -61,6 +61,9 @@ pub struct Manifest {
     pub collected_by: String,
     /// How: name of the collector, or `import`.
     pub collector: String,
+    /// Whom it was to ask, as the user named them: `asg:web`; empty where nobody named any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
     /// Diffy's version.
     pub diffy_version: String,
     /// Version of the canonical encoding behind `loose_id` and `strict_id`.

@@ -8,9 +8,12 @@ mod baselines;
 mod manifest;
 mod parts;
 mod paths;
+mod place;
 mod read;
+mod s3;
 mod snapshots;
 mod spool;
+mod told;
 
 use std::collections::BTreeSet;
 use std::path::{Path as FilePath, PathBuf};
@@ -18,15 +21,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::arrow::datatypes::SchemaRef;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 
 pub use self::baselines::{Baseline, BaselineOrigin, BaselineTable};
 pub use self::manifest::{FileEntry, FileKind, Manifest};
 pub use self::parts::PartWriter;
+use self::place::Named;
+pub use self::place::{S3Place, S3Settings, StoreConfig};
 pub use self::snapshots::{Listing, Orphan, Verification};
 pub use self::spool::{Frame, Held, RowsHeader, SpoolBegin, SpoolIndex, SpoolReader, SpoolWriter, pack};
 use crate::error::{Error, Result};
@@ -47,55 +52,73 @@ struct Marker {
 #[derive(Debug, Clone)]
 pub struct Store {
     object_store: Arc<dyn ObjectStore>,
-    dir: PathBuf,
+    /// The root, where it is a local directory; other stores are shared with other machines.
+    dir: Option<PathBuf>,
+    /// Local directory of spools and sort runs.
+    scratch: PathBuf,
+    s3: Option<S3Place>,
     name: String,
     part_rows: u64,
 }
 
 impl Store {
-    /// Opens a store that exists.
+    /// Opens a store that exists: a path, a `file://` URL or `s3://BUCKET/PREFIX`.
     ///
     /// # Errors
-    /// There is none, it is no store, or a newer Diffy made it; the message says which.
-    pub async fn open(url: &str) -> Result<Self> {
-        let dir = local_dir(url)?;
-        if !dir.exists() {
-            return Err(Error::usage(format!("there is no store at `{url}`"))
-                .hint("`diffy collect` and `diffy import` make one; `--store` names another place"));
-        }
-        if !dir.is_dir() {
-            return Err(is_no_store(url));
-        }
-        let store = Self::at(&dir, url)?;
+    /// There is none, it is no store, it cannot be reached, or a newer Diffy made it; the message says which.
+    pub async fn open(url: &str, config: &StoreConfig) -> Result<Self> {
+        let store = match Named::parse(url)? {
+            Named::S3 { bucket, prefix } => Self::on_s3(url, (bucket, prefix), config).await?,
+            Named::Directory(dir) if !dir.exists() => return Err(is_not_there(url)),
+            Named::Directory(dir) if !dir.is_dir() => return Err(is_no_store(url)),
+            Named::Directory(dir) => Self::at(&dir, url)?,
+        };
         match store.marker().await? {
             Some(marker) => store.check_format(&marker)?,
+            None if store.dir.is_none() && store.is_empty().await? => return Err(is_not_there(url)),
             None => return Err(is_no_store(url)),
         }
         Ok(store)
     }
 
-    /// Opens a store, or makes one where there is nothing yet.
+    /// Opens a store, or makes one where there is nothing yet; a bucket is not made.
     ///
     /// # Errors
     /// As [`Self::open`]; also when the place has other files in it, or cannot be written.
-    pub async fn open_or_create(url: &str) -> Result<Self> {
-        let dir = local_dir(url)?;
-        std::fs::create_dir_all(&dir).map_err(|source| {
-            Error::remote(format!("cannot create store `{url}`"))
-                .source(source)
-                .hint("`--store` names another place")
-        })?;
-        let store = Self::at(&dir, url)?;
-        match store.marker().await? {
-            Some(marker) => store.check_format(&marker)?,
-            None if is_empty(&dir) => store.write_marker().await?,
-            // Another collection may have made it meanwhile.
-            None => match store.marker().await? {
-                Some(marker) => store.check_format(&marker)?,
-                None => return Err(is_no_store(url)),
-            },
-        }
-        Ok(store)
+    pub async fn open_or_create(url: &str, config: &StoreConfig) -> Result<Self> {
+        let store = match Named::parse(url)? {
+            Named::S3 { bucket, prefix } => {
+                let store = Self::on_s3(url, (bucket, prefix), config).await?;
+                store.make_scratch()?;
+                store
+            }
+            Named::Directory(dir) => {
+                std::fs::create_dir_all(&dir).map_err(|source| {
+                    Error::remote(format!("cannot create store `{url}`"))
+                        .source(source)
+                        .hint("`--store` names another place")
+                })?;
+                Self::at(&dir, url)?
+            }
+        };
+        store.or_create().await
+    }
+
+    /// A store over any object store, made where there is nothing yet; `scratch` is a local directory of its own.
+    ///
+    /// # Errors
+    /// As [`Self::open_or_create`].
+    pub async fn over(object_store: Arc<dyn ObjectStore>, scratch: &FilePath, name: &str) -> Result<Self> {
+        let store = Self {
+            object_store,
+            dir: None,
+            scratch: scratch.to_owned(),
+            s3: None,
+            name: name.to_owned(),
+            part_rows: parts::PART_ROWS,
+        };
+        store.make_scratch()?;
+        store.or_create().await
     }
 
     fn at(dir: &FilePath, url: &str) -> Result<Self> {
@@ -105,7 +128,66 @@ impl Store {
         let dir = dir.canonicalize().map_err(|source| cannot(source.into()))?;
         let below = LocalFileSystem::new_with_prefix(&dir).map_err(|source| cannot(source.into()))?;
         let object_store = Arc::new(below.with_automatic_cleanup(true));
-        Ok(Self { object_store, dir, name: url.to_owned(), part_rows: parts::PART_ROWS })
+        let scratch = dir.join("spool");
+        let (name, part_rows) = (url.to_owned(), parts::PART_ROWS);
+        Ok(Self { object_store, dir: Some(dir), scratch, s3: None, name, part_rows })
+    }
+
+    async fn on_s3(url: &str, (bucket, prefix): (String, String), config: &StoreConfig) -> Result<Self> {
+        let place = s3::place(bucket, prefix, config).await?;
+        let object_store = s3::open(&place, config)?;
+        let whole =
+            format!("{} {} {}", place.endpoint.as_deref().unwrap_or_default(), place.bucket, place.prefix);
+        let digest = blake3::hash(whole.as_bytes()).to_hex();
+        let scratch = config.spool_dir.join(&digest[..16]);
+        let (name, part_rows) = (url.to_owned(), parts::PART_ROWS);
+        Ok(Self { object_store, dir: None, scratch, s3: Some(place), name, part_rows })
+    }
+
+    async fn or_create(self) -> Result<Self> {
+        match self.marker().await? {
+            Some(marker) => self.check_format(&marker)?,
+            None if self.is_empty().await? => self.write_marker().await?,
+            // Another collection may have made it meanwhile.
+            None => match self.marker().await? {
+                Some(marker) => self.check_format(&marker)?,
+                None => return Err(is_no_store(&self.name)),
+            },
+        }
+        Ok(self)
+    }
+
+    /// Makes the local directory of a store that is elsewhere, for nobody else to read.
+    fn make_scratch(&self) -> Result<()> {
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+        let cannot = |source| {
+            Error::remote(format!("cannot create `{}` for what hosts say", self.scratch.display()))
+                .source(source)
+                .hint("DIFFY_SPOOL and `spool` in diffy.toml name another directory")
+        };
+        if self.scratch.is_relative() && self.scratch.components().count() < 2 {
+            return Err(Error::config("there is no place for the spool of a store that is not local")
+                .hint("set DIFFY_SPOOL, or `spool` in diffy.toml"));
+        }
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.scratch).map_err(cannot)?;
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&self.scratch, private).map_err(cannot)?;
+        std::fs::write(self.scratch.join("store"), format!("{}\n", self.name)).map_err(cannot)
+    }
+
+    /// Nothing is there but what a store that was being made leaves behind.
+    async fn is_empty(&self) -> Result<bool> {
+        if let Some(dir) = &self.dir {
+            return Ok(is_empty(dir));
+        }
+        let first = self.object_store.list(None).try_next().await;
+        let first = first.map_err(|source| self.failed("cannot list what there is", None, source))?;
+        Ok(first.is_none_or(|meta| meta.location.as_ref() == paths::MARKER))
+    }
+
+    /// Where the store is on S3, if it is there.
+    pub fn s3_place(&self) -> Option<&S3Place> {
+        self.s3.as_ref()
     }
 
     /// Starts a new part of a table after so many rows.
@@ -155,9 +237,9 @@ impl Store {
         Arc::clone(&self.object_store)
     }
 
-    /// The local directory of spools and sort runs; every name in it starts with the snapshot that it is for.
-    fn scratch_dir(&self) -> PathBuf {
-        self.dir.join("spool")
+    /// The local directory of spools and sort runs; what is for a snapshot has a name that starts with its id.
+    fn scratch_dir(&self) -> &FilePath {
+        &self.scratch
     }
 
     /// An empty local directory for the sort runs of a collection, whose spool the caller holds; dropping it removes it.
@@ -225,8 +307,7 @@ impl Store {
 
     /// The bytes of a small object; `None` when it is not there.
     async fn get(&self, path: &str) -> Result<Option<Bytes>> {
-        let cannot =
-            |source| Error::remote(format!("cannot read `{path}` of store `{}`", self.name)).source(source);
+        let cannot = |source| self.failed(&format!("cannot read `{path}`"), None, source);
         match self.object_store.get(&parse(path)?).await {
             Ok(found) => found.bytes().await.map(Some).map_err(cannot),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -238,36 +319,45 @@ impl Store {
     async fn create(&self, path: &str, value: &impl Serialize) -> Result<bool> {
         let json = serde_json::to_vec_pretty(value)
             .map_err(|source| Error::internal(format!("cannot encode `{path}`")).source(source))?;
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.object_store.put_opts(&parse(path)?, PutPayload::from(json), options).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            Err(source) => Err(Error::remote(format!("cannot write `{path}` of store `{}`", self.name))
-                .source(source)
-                .hint("check the space and the permissions of the store")),
-        }
+        let created = told::put_new(&self.object_store, &parse(path)?, PutPayload::from(json)).await;
+        let hint = Some("check the space and the permissions of the store");
+        created.map_err(|source| self.failed(&format!("cannot write `{path}`"), hint, source))
     }
 
     async fn list(&self, prefix: &Path) -> Result<Vec<Path>> {
         let listed = self.object_store.list(Some(prefix)).map_ok(|meta| meta.location).try_collect().await;
-        listed.map_err(|source| Error::remote(format!("cannot list store `{}`", self.name)).source(source))
+        listed.map_err(|source| self.failed("cannot list what there is", None, source))
     }
 
     async fn delete(&self, path: &Path) -> Result<()> {
-        match self.object_store.delete(path).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => {
-                Err(Error::remote(format!("cannot delete `{path}` of store `{}`", self.name)).source(source))
+        self.delete_all(vec![path.clone()]).await
+    }
+
+    /// Deletes objects, many with one request where the store can; what is gone is fine.
+    async fn delete_all(&self, paths: Vec<Path>) -> Result<()> {
+        let paths = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
+        let mut deleted = self.object_store.delete_stream(paths);
+        while let Some(done) = deleted.next().await {
+            match done {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(source) => return Err(self.failed("cannot delete a file", None, source)),
             }
         }
+        Ok(())
+    }
+
+    fn failed(&self, what: &str, hint: Option<&str>, source: object_store::Error) -> Error {
+        told::failed(format!("{what} of store `{}`", self.name), hint, source)
     }
 
     /// Makes files and their names survive a power failure.
     fn sync<'a>(&self, files: impl Iterator<Item = &'a str>) -> Result<()> {
-        let paths: Vec<PathBuf> = files.map(|path| self.dir.join(path)).collect();
+        // Elsewhere, what was written is there to stay.
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let paths: Vec<PathBuf> = files.map(|path| dir.join(path)).collect();
         let places: BTreeSet<&FilePath> = paths
             .iter()
-            .flat_map(|path| path.ancestors().take_while(|place| place.starts_with(&self.dir)))
+            .flat_map(|path| path.ancestors().take_while(|place| place.starts_with(dir)))
             .collect();
         for place in places {
             let synced = std::fs::File::open(place).and_then(|file| file.sync_all());
@@ -283,24 +373,16 @@ fn parse(path: &str) -> Result<Path> {
     Path::parse(path).map_err(|source| Error::internal(format!("`{path}` is no path")).source(source))
 }
 
-fn is_no_store(url: &str) -> Error {
-    Error::usage(format!("`{url}` is not a Diffy store")).hint(format!(
-        "it has no {}; name another place with `--store`, or an empty directory to start one",
-        paths::MARKER
-    ))
+fn is_not_there(url: &str) -> Error {
+    Error::usage(format!("there is no store at `{url}`"))
+        .hint("`diffy collect` and `diffy import` make one; `--store` names another place")
 }
 
-/// The directory that a store URL names.
-fn local_dir(url: &str) -> Result<PathBuf> {
-    if let Some((scheme, _)) = url.split_once("://") {
-        if scheme != "file" {
-            return Err(Error::usage(format!("cannot open store `{url}`: `{scheme}://` is not supported"))
-                .hint("a store is a path or a file:// URL"));
-        }
-        let parsed = url::Url::parse(url).ok().and_then(|url| url.to_file_path().ok());
-        return parsed.ok_or_else(|| Error::usage(format!("`{url}` is no file URL")));
-    }
-    Ok(PathBuf::from(url))
+fn is_no_store(url: &str) -> Error {
+    Error::usage(format!("`{url}` is not a Diffy store")).hint(format!(
+        "it has no {}; name another place with `--store`, or an empty directory or prefix to start one",
+        paths::MARKER
+    ))
 }
 
 /// Nothing is there but what a store that was being made leaves behind.

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
-use object_store::ObjectStore;
-use object_store::buffered::BufWriter;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
 use parquet::arrow::AsyncArrowWriter;
 use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -16,9 +15,9 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use tokio::io::AsyncWriteExt;
 
 use super::manifest::{FileEntry, FileKind};
+use super::told;
 use crate::error::{Error, Result};
 
 /// A part is closed when it has about so many bytes …
@@ -31,6 +30,12 @@ const ROW_GROUP_ROWS: usize = 131_072;
 const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of a value that go into statistics: a hostile value must not blow up the footer.
 const STATISTICS_BYTES: usize = 64;
+
+/// A file of up to so many bytes is one request, which writes it where nothing is yet; a larger one goes in parts of this
+/// size. S3 takes no smaller ones than 5 MiB.
+const CHUNK_BYTES: usize = 8 * 1024 * 1024;
+/// Parts on their way at once.
+const CHUNKS_IN_FLIGHT: usize = 2;
 
 /// Writes one Parquet file and tells, at the end, what the manifest says of it.
 pub struct PartWriter {
@@ -57,8 +62,12 @@ impl PartWriter {
         let location = Path::parse(path)
             .map_err(|source| Error::internal(format!("`{path}` is no path")).source(source))?;
         let digest = Arc::new(std::sync::Mutex::new(Digest::default()));
-        let sink =
-            DigestingWriter { below: BufWriter::new(object_store, location), digest: Arc::clone(&digest) };
+        let sink = DigestingWriter {
+            object_store,
+            location,
+            below: Below::Small(Vec::new()),
+            digest: Arc::clone(&digest),
+        };
         let writer = AsyncArrowWriter::try_new(sink, Arc::clone(schema), Some(properties(schema)))
             .map_err(|source| cannot_write(path, source))?;
         let entry = FileEntry {
@@ -107,9 +116,8 @@ impl PartWriter {
 }
 
 fn cannot_write(path: &str, source: ParquetError) -> Error {
-    Error::remote(format!("cannot write `{path}`"))
-        .source(source)
-        .hint("check the space and the permissions of the store; a collection can be finished with `diffy snapshot recover`")
+    let hint = "check the space and the permissions of the store; a collection can be finished with `diffy snapshot recover`";
+    told::failed(format!("cannot write `{path}`"), Some(hint), source)
 }
 
 fn properties(schema: &SchemaRef) -> WriterProperties {
@@ -146,22 +154,88 @@ struct Digest {
 
 /// Counts and digests what it passes on.
 struct DigestingWriter {
-    below: BufWriter,
+    object_store: Arc<dyn ObjectStore>,
+    location: Path,
+    below: Below,
     digest: Arc<std::sync::Mutex<Digest>>,
+}
+
+/// Where the bytes are.
+enum Below {
+    /// Here.
+    Small(Vec<Bytes>),
+    /// On their way, in parts.
+    Large(Box<WriteMultipart>),
+    /// There.
+    Done,
+}
+
+impl DigestingWriter {
+    fn length(&self) -> u64 {
+        self.digest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).bytes
+    }
+
+    /// Bytes so far, these included.
+    fn count(&self, bytes: &Bytes) -> u64 {
+        let mut digest = self.digest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        digest.hasher.update(bytes);
+        digest.bytes += bytes.len() as u64;
+        digest.bytes
+    }
+
+    async fn put(&mut self, bytes: Bytes) -> object_store::Result<()> {
+        let is_large = self.count(&bytes) > CHUNK_BYTES as u64;
+        if let (Below::Small(chunks), true) = (&mut self.below, is_large) {
+            let chunks = std::mem::take(chunks);
+            let upload = self.object_store.put_multipart(&self.location).await?;
+            let mut upload = WriteMultipart::new_with_chunk_size(upload, CHUNK_BYTES);
+            chunks.into_iter().for_each(|chunk| upload.put(chunk));
+            self.below = Below::Large(Box::new(upload));
+        }
+        match &mut self.below {
+            Below::Small(chunks) => chunks.push(bytes),
+            Below::Large(upload) => {
+                upload.wait_for_capacity(CHUNKS_IN_FLIGHT).await?;
+                upload.put(bytes);
+            }
+            Below::Done => {}
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> object_store::Result<()> {
+        match std::mem::replace(&mut self.below, Below::Done) {
+            Below::Done => Ok(()),
+            Below::Small(chunks) => {
+                let bytes: PutPayload = chunks.into_iter().collect();
+                if told::put_new(&self.object_store, &self.location, bytes).await? {
+                    return Ok(());
+                }
+                let path = self.location.to_string();
+                Err(object_store::Error::AlreadyExists {
+                    path,
+                    source: "it is not what was to be written".into(),
+                })
+            }
+            Below::Large(upload) => match upload.finish().await {
+                Ok(_) => Ok(()),
+                // The answer to the last request may have been lost. Nobody else writes files of this name.
+                Err(error) => {
+                    let there = self.object_store.head(&self.location).await;
+                    there.is_ok_and(|meta| meta.size == self.length()).then_some(()).ok_or(error)
+                }
+            },
+        }
+    }
 }
 
 impl AsyncFileWriter for DigestingWriter {
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, ParquetResult<()>> {
-        {
-            let mut digest = self.digest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            digest.hasher.update(&bytes);
-            digest.bytes += bytes.len() as u64;
-        }
-        Box::pin(async move { self.below.put(bytes).await.map_err(external) })
+        Box::pin(async move { self.put(bytes).await.map_err(external) })
     }
 
     fn complete(&mut self) -> BoxFuture<'_, ParquetResult<()>> {
-        Box::pin(async move { self.below.shutdown().await.map_err(external) })
+        Box::pin(async move { self.finish().await.map_err(external) })
     }
 }
 

@@ -3,18 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path as FilePath, PathBuf};
 
+use chrono::TimeDelta;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
 use super::manifest::{FileEntry, Manifest};
 use super::spool::{self, Held};
-use super::{FORMAT, Store, parse, paths};
+use super::{FORMAT, Store, parse, paths, told};
 use crate::error::{Error, Result};
-use crate::model::{Fleet, SnapshotId};
+use crate::model::{Fleet, SnapshotId, now};
 
 /// Manifests read at once.
 const CONCURRENT_READS: usize = 16;
+/// Files verified at once: on a disk, and over a network.
+const VERIFIED: (usize, usize) = (2, 8);
+/// So long after its start a collection may be running on another machine.
+const LONGEST: TimeDelta = TimeDelta::hours(24);
 
 /// The committed snapshots of a store, oldest first.
 #[derive(Debug, Default)]
@@ -34,6 +39,9 @@ pub struct Orphan {
     pub spool: Option<PathBuf>,
     /// Data files without a manifest.
     pub files: Vec<Path>,
+    /// Whether it may be running on another machine: the store is shared, the spool is not here, and it is less than a
+    /// day old.
+    pub may_be_elsewhere: bool,
 }
 
 /// What [`Store::verify`] found out about one file.
@@ -151,11 +159,12 @@ impl Store {
             let problem = self.check_file(file).await.err().map(|error| error.to_string());
             Ok(Verification { file: file.clone(), problem })
         });
-        stream::iter(checks).buffered(2).try_collect().await
+        let at_once = if self.dir.is_some() { VERIFIED.0 } else { VERIFIED.1 };
+        stream::iter(checks).buffered(at_once).try_collect().await
     }
 
     async fn check_file(&self, file: &FileEntry) -> Result<()> {
-        let missing = |source| Error::data("cannot be read").source(source);
+        let missing = |source| told::failed("cannot be read".to_owned(), None, source);
         let found = self.object_store().get(&parse(&file.path)?).await.map_err(missing)?;
         let mut bytes = found.into_stream();
         let mut hasher = blake3::Hasher::new();
@@ -179,15 +188,11 @@ impl Store {
     /// Something cannot be deleted; what is left is an orphan.
     pub async fn delete_snapshot(&self, manifest: &Manifest) -> Result<()> {
         self.delete(&parse(&paths::manifest(&manifest.fleet, manifest.snapshot))?).await?;
-        for file in &manifest.files {
-            self.delete(&parse(&file.path)?).await?;
-        }
-        for path in self.list(&paths::findings()).await? {
-            if paths::snapshot_of(&path) == Some(manifest.snapshot) {
-                self.delete(&path).await?;
-            }
-        }
-        Ok(())
+        let files: Result<Vec<Path>> = manifest.files.iter().map(|file| parse(&file.path)).collect();
+        let mut files = files?;
+        let findings = self.list(&paths::findings()).await?.into_iter();
+        files.extend(findings.filter(|path| paths::snapshot_of(path) == Some(manifest.snapshot)));
+        self.delete_all(files).await
     }
 
     /// Unfinished collections: spools and data files without a manifest.
@@ -196,7 +201,7 @@ impl Store {
     /// The store cannot be listed.
     pub async fn orphans(&self) -> Result<Vec<Orphan>> {
         let mut found: BTreeMap<SnapshotId, Orphan> = BTreeMap::new();
-        let empty = |snapshot| Orphan { snapshot, spool: None, files: Vec::new() };
+        let empty = |snapshot| Orphan { snapshot, spool: None, files: Vec::new(), may_be_elsewhere: false };
         for folder in paths::SNAPSHOT_FOLDERS {
             for path in self.list(&Path::from(folder)).await? {
                 let Some(snapshot) = paths::snapshot_of(&path) else { continue };
@@ -209,6 +214,11 @@ impl Store {
         found.retain(|snapshot, _| !committed.contains(snapshot));
         for (snapshot, path) in spools {
             found.entry(snapshot).or_insert_with(|| empty(snapshot)).spool = Some(path);
+        }
+        let youngest = now() - LONGEST;
+        for orphan in found.values_mut() {
+            let is_young = orphan.snapshot.time() > youngest;
+            orphan.may_be_elsewhere = self.dir.is_none() && orphan.spool.is_none() && is_young;
         }
         Ok(found.into_values().collect())
     }
@@ -250,36 +260,41 @@ impl Store {
     /// committed, only what is no part of the snapshot. The caller holds its spool, where there is one.
     ///
     /// # Errors
-    /// Something cannot be deleted.
+    /// Something cannot be deleted, or it may be running on another machine.
     pub async fn delete_orphan(&self, orphan: &Orphan) -> Result<()> {
+        if orphan.may_be_elsewhere {
+            return Err(Error::usage(format!("`{}` may be running on another machine", orphan.snapshot)));
+        }
         if self.is_committed(orphan.snapshot).await? {
             self.delete_staged_manifest(orphan.snapshot)?;
         } else {
-            self.delete_staged(orphan.snapshot)?;
+            self.delete_staged(orphan).await?;
         }
         self.delete_scratch(orphan.snapshot)?;
         orphan.spool.as_deref().map_or(Ok(()), spool::remove)
     }
 
-    /// Deletes the folders of a snapshot that is not committed: the object store hides files that it was writing
-    /// (`NAME#1`), and a killed collection leaves them behind.
+    /// Deletes the files of a snapshot that is not committed. In a directory these are whole folders: the object store
+    /// hides files that it was writing (`NAME#1`), and a killed collection leaves them behind.
     ///
     /// # Errors
-    /// A folder cannot be deleted.
-    pub fn delete_staged(&self, snapshot: SnapshotId) -> Result<()> {
-        let wanted = format!("snapshot={snapshot}");
+    /// Something cannot be deleted.
+    pub async fn delete_staged(&self, orphan: &Orphan) -> Result<()> {
+        let Some(root) = &self.dir else { return self.delete_all(orphan.files.clone()).await };
+        let wanted = format!("snapshot={}", orphan.snapshot);
         for folder in paths::SNAPSHOT_FOLDERS {
-            for dir in dirs_named(&self.dir.join(folder), &wanted, 5) {
+            for dir in dirs_named(&root.join(folder), &wanted, 5) {
                 remove_all(&dir)?;
-                remove_empty_parents(&dir, &self.dir);
+                remove_empty_parents(&dir, root);
             }
         }
-        self.delete_staged_manifest(snapshot)
+        self.delete_staged_manifest(orphan.snapshot)
     }
 
     /// Deletes a manifest that was being written.
     fn delete_staged_manifest(&self, snapshot: SnapshotId) -> Result<()> {
-        let Ok(fleets) = std::fs::read_dir(self.dir.join(paths::manifests().as_ref())) else { return Ok(()) };
+        let Some(root) = &self.dir else { return Ok(()) };
+        let Ok(fleets) = std::fs::read_dir(root.join(paths::manifests().as_ref())) else { return Ok(()) };
         let wanted = format!("{snapshot}.json#");
         let of_fleet = fleets.flatten().filter_map(|fleet| std::fs::read_dir(fleet.path()).ok());
         for entry in of_fleet.flat_map(Iterator::flatten) {

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::model::{Coverage, Fleet, SnapshotId};
+use crate::model::{Coverage, Fleet, KnownHost, SnapshotId};
 
 /// First bytes of a spool file.
 const MAGIC: &[u8; 8] = b"DIFFYSP1";
@@ -45,6 +45,9 @@ pub struct SpoolBegin {
     pub collected_by: String,
     /// Name of the collector, or `import`.
     pub collector: String,
+    /// Whom it was to ask, as the user named them.
+    #[serde(default)]
+    pub targets: Vec<String>,
     /// The query text of each table.
     pub queries: BTreeMap<String, String>,
 }
@@ -77,10 +80,7 @@ pub enum Frame {
     /// The first frame.
     Begin(SpoolBegin),
     /// A host that is asked, or that is in an import.
-    Host {
-        /// The host.
-        host: String,
-    },
+    Host(KnownHost),
     /// Rows of one host for one table; the payload holds them.
     Rows(RowsHeader),
     /// The end of one host's answer for one table.
@@ -106,7 +106,7 @@ pub struct SpoolIndex {
     /// The first frame.
     pub begin: SpoolBegin,
     /// Hosts in the order of their first mention.
-    pub hosts: Vec<String>,
+    pub hosts: Vec<KnownHost>,
     /// Answers, in order.
     pub answers: Vec<Coverage>,
     /// Warnings, in order.
@@ -409,7 +409,7 @@ fn note(index: &mut Option<SpoolIndex>, frame: Frame, place: Place) {
     let Some(index) = index else { return };
     match frame {
         Frame::Begin(_) => {}
-        Frame::Host { host } => index.hosts.push(host),
+        Frame::Host(host) => index.hosts.push(host),
         Frame::Rows(header) => {
             let unknown = index.unknown_columns.entry(header.table.clone()).or_default();
             for column in header.unknown_columns {
@@ -434,6 +434,7 @@ mod tests {
             started: "2026-01-02T03:04:05Z".parse().unwrap(),
             collected_by: "test".to_owned(),
             collector: "test".to_owned(),
+            targets: Vec::new(),
             queries: BTreeMap::new(),
         }
     }
@@ -455,7 +456,7 @@ mod tests {
         let mut writer = SpoolWriter::create(path.to_owned(), &begin()).unwrap();
         for host in 0..10 {
             let host = format!("host-{host}");
-            writer.append(&Frame::Host { host: host.clone() }, &[]).unwrap();
+            writer.append(&Frame::Host(KnownHost::new(&host)), &[]).unwrap();
             writer.append(&rows(&host), &pack(&format!(r#"[{{"command":"{host}"}}]"#)).unwrap()).unwrap();
         }
     }

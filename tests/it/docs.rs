@@ -9,6 +9,11 @@ use std::path::Path;
 
 use diffy::catalog::{Catalog, PriorSpec, Strength, TableSpec};
 use diffy::collect::native::NativeCollector;
+use regex::Regex;
+use serde_json::Value;
+
+use crate::env::root;
+use crate::tidy::files;
 
 const TOP: &str = "\
 # Tables
@@ -38,6 +43,49 @@ What the content of a row says by itself, in bits that are added to its surprise
 #[test]
 fn the_page_of_tables_is_what_the_schemas_say() {
     check("docs/tables.md", &tables());
+}
+
+#[test]
+fn the_document_for_ssm_runs_the_script() {
+    check("docs/aws/diffy-collect.json", &diffy::collect::remote::document());
+}
+
+/// Requests that are named in logs, and go by the permission for another one.
+const COVERED: [(&str, &str); 3] = [
+    ("s3:CreateMultipartUpload", "s3:PutObject"),
+    ("s3:UploadPart", "s3:PutObject"),
+    ("s3:CompleteMultipartUpload", "s3:PutObject"),
+];
+
+#[test]
+fn each_file_for_aws_is_json_and_explained() {
+    let page = fs::read_to_string(root().join("docs/aws.md")).unwrap();
+    for path in files(&root().join("docs/aws")) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let json: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(page.contains(&format!("](aws/{name})")), "docs/aws.md does not link {name}");
+        for statement in json["Statement"].as_array().into_iter().flatten() {
+            let sid = statement["Sid"].as_str().unwrap();
+            assert!(page.contains(&format!("| `{sid}`")), "docs/aws.md does not explain `{sid}` of {name}");
+        }
+    }
+}
+
+#[test]
+fn who_collects_may_do_what_the_source_does_and_no_more() {
+    let action = Regex::new(r#""((?:autoscaling|s3|ssm|sts):[A-Z][A-Za-z0-9]+)""#).unwrap();
+    let mut done = BTreeSet::new();
+    for path in files(&root().join("src")) {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        done.extend(action.captures_iter(&text).map(|found| found[1].to_owned()));
+    }
+    for (request, permission) in COVERED {
+        assert!(done.remove(request) && done.contains(permission), "{request}");
+    }
+    let policy = fs::read_to_string(root().join("docs/aws/controller-policy.json")).unwrap();
+    let allowed: BTreeSet<String> = action.captures_iter(&policy).map(|found| found[1].to_owned()).collect();
+    assert_eq!(done, allowed);
 }
 
 #[track_caller]

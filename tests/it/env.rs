@@ -197,7 +197,7 @@ impl TestEnv {
 /// The built program.
 pub(crate) const DIFFY: &str = env!("CARGO_BIN_EXE_diffy");
 
-fn finish(mut command: Command) -> Output {
+pub(crate) fn finish(mut command: Command) -> Output {
     output(command.output().unwrap())
 }
 

@@ -5,6 +5,7 @@
 //! Python asks [`env::python`], which fails loudly when it cannot have it.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod aws;
 mod cli;
 mod detection;
 mod docs;
@@ -13,5 +14,6 @@ mod env;
 mod finds;
 mod hand;
 mod kill;
+mod s3;
 mod store;
 mod tidy;

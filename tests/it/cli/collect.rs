@@ -98,3 +98,14 @@ fn a_program_that_is_no_osqueryi_reaches_nobody() {
     let status = env.query_one("SELECT status FROM coverage WHERE table_name = 'users'");
     assert_eq!(status, "error");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn one_table_is_answered_for_the_script_on_hosts_without_osquery() {
+    let env = TestEnv::new();
+    let rows: serde_json::Value = serde_json::from_str(&env.ok(&["answer", "users"])).unwrap();
+    assert!(rows.as_array().unwrap().iter().any(|row| row["username"] == "root"), "{rows}");
+    let output = env.run(&["answer", "no_such_table", "--timeout", "5"]);
+    assert_eq!((output.status, output.stdout.as_str()), (3, ""));
+    assert!(output.stderr.starts_with("diffy answer: not_supported: "), "{}", output.stderr);
+}

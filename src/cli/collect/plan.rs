@@ -1,0 +1,193 @@
+//! What to collect: flags, environment and configuration made into one plan for each fleet.
+
+use std::path::PathBuf;
+
+use super::super::App;
+use super::Args;
+use crate::aws::{AssumeRole, AwsSettings, partition};
+use crate::catalog::TableSpec;
+use crate::config::{AssumeRoleFile, FleetFile};
+use crate::error::{Error, Result};
+use crate::model::Fleet;
+use crate::target::{Lifecycles, TargetSpec};
+
+/// Longest name of a session; more is cut.
+const SESSION_NAME: usize = 64;
+
+/// One fleet to be collected.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) fleet: Fleet,
+    pub(super) targets: Vec<TargetSpec>,
+    pub(super) states: Lifecycles,
+    pub(super) tables: Vec<TableSpec>,
+    /// Who to be where the targets are.
+    pub(super) aws: AwsSettings,
+    pub(super) min_success: f64,
+}
+
+impl Plan {
+    pub(super) fn is_aws(&self) -> bool {
+        self.targets.iter().any(TargetSpec::is_aws)
+    }
+}
+
+/// The plans of this run: one, or with `--all` one for each fleet of the configuration.
+pub(super) fn plans(app: &App, args: &Args) -> Result<Vec<Result<Plan>>> {
+    if !args.all {
+        return Ok(vec![Ok(single(app, args)?)]);
+    }
+    let fleets = &app.settings.fleets;
+    if fleets.is_empty() {
+        return Err(Error::usage("`--all` collects the fleets of the configuration, and there are none")
+            .hint("add `[[fleets]]` with `name` and `targets` to diffy.toml, or name one with `--config`"));
+    }
+    // A fleet that cannot be planned does not keep the others from being collected.
+    Ok(fleets.iter().map(|fleet| of_file(app, args, fleet)).collect())
+}
+
+fn single(app: &App, args: &Args) -> Result<Plan> {
+    let named = args.fleet.as_ref().map(Fleet::as_str).or(app.settings.fleet.as_deref());
+    let in_file = app.settings.fleets.iter().find(|fleet| Some(fleet.name.as_str()) == named);
+    if args.targets.is_empty()
+        && let Some(fleet) = in_file
+    {
+        return of_file(app, args, fleet);
+    }
+    let targets = if args.targets.is_empty() { vec![TargetSpec::Local] } else { args.targets.clone() };
+    let fleet = match (named, targets.as_slice()) {
+        (Some(name), _) => name.parse()?,
+        (None, [TargetSpec::Asg(group)]) => group.parse()?,
+        (None, _) => {
+            return Err(Error::usage("which fleet?")
+                .hint("`--fleet NAME` names the set of hosts that should be alike"));
+        }
+    };
+    let account = args.account.clone().map(|account| (account, args.region.clone()));
+    let role = role(app, (args.role_arn.clone(), account), args)?;
+    Ok(Plan {
+        fleet,
+        targets: checked(targets)?,
+        states: Lifecycles { standby: args.include_standby, terminating: args.include_terminating },
+        tables: tables(app, &args.tables)?,
+        aws: settings(app, (None, args.region.clone()), role),
+        min_success: args.min_success.unwrap_or(0.0),
+    })
+}
+
+fn of_file(app: &App, args: &Args, file: &FleetFile) -> Result<Plan> {
+    let of_fleet = |error: Error| error.with("fleet", &file.name);
+    let targets: Result<Vec<TargetSpec>> = file.targets.iter().map(|target| target.parse()).collect();
+    let names = if args.tables.is_empty() { &file.tables } else { &args.tables };
+    // A flag replaces both: they are two ways to say the same.
+    let (arn, account) = match (&args.role_arn, &args.account) {
+        (None, None) => (file.role_arn.clone(), file.account.clone()),
+        (arn, account) => (arn.clone(), account.clone()),
+    };
+    let region = args.region.clone().or_else(|| file.region.clone());
+    let account = account.map(|account| (account, region.clone()));
+    let role = role(app, (arn, account), args).map_err(of_fleet)?;
+    Ok(Plan {
+        fleet: file.name.parse().map_err(of_fleet)?,
+        targets: checked(targets.map_err(of_fleet)?).map_err(of_fleet)?,
+        states: Lifecycles {
+            standby: args.include_standby || file.include_standby,
+            terminating: args.include_terminating || file.include_terminating,
+        },
+        tables: tables(app, names).map_err(of_fleet)?,
+        aws: settings(app, (file.profile.clone(), region), role),
+        min_success: args.min_success.or(file.min_success).unwrap_or(0.0),
+    })
+}
+
+fn checked(mut targets: Vec<TargetSpec>) -> Result<Vec<TargetSpec>> {
+    targets.sort();
+    targets.dedup();
+    let remote = targets.iter().filter(|target| target.is_aws()).count();
+    match (targets.len(), remote) {
+        (0, _) => Err(Error::usage("there are no targets").hint("`--targets asg:NAME` names some")),
+        (all, remote) if remote > 0 && remote < all => {
+            Err(Error::usage("`local` and targets in AWS do not go into one collection")
+                .hint("collect them one after the other; both can be of the same fleet"))
+        }
+        _ => Ok(targets),
+    }
+}
+
+fn tables(app: &App, names: &[String]) -> Result<Vec<TableSpec>> {
+    if names.is_empty() {
+        return Ok(app.catalog.tables().filter(|table| table.default).cloned().collect());
+    }
+    names.iter().map(|name| super::super::tables::find(app, name).cloned()).collect()
+}
+
+fn settings(
+    app: &App,
+    (profile, region): (Option<String>, Option<String>),
+    role: Option<AssumeRole>,
+) -> AwsSettings {
+    let base = &app.settings.aws;
+    AwsSettings {
+        profile: profile.or_else(|| base.profile.clone()),
+        region: region.or_else(|| base.region.clone()),
+        assume_role: role,
+    }
+}
+
+/// The role of flags or fleet, completed by what `[aws.assume_role]` says of all roles.
+fn role(
+    app: &App,
+    (arn, account): (Option<String>, Option<(String, Option<String>)>),
+    args: &Args,
+) -> Result<Option<AssumeRole>> {
+    let default = AssumeRoleFile::default();
+    let file = app.settings.aws.assume_role.as_ref().unwrap_or(&default);
+    let arn = match (arn, account, &file.arn) {
+        (Some(arn), _, _) => arn,
+        (None, Some((account, region)), _) => {
+            let region = region.or_else(|| app.settings.aws.region.clone()).unwrap_or_default();
+            in_account(&account, file.name.as_deref(), &region)?
+        }
+        (None, None, Some(arn)) => arn.clone(),
+        (None, None, None) => return Ok(None),
+    };
+    Ok(Some(AssumeRole {
+        arn,
+        session_name: file
+            .session_name
+            .clone()
+            .unwrap_or_else(|| session_name(app, args.incident.as_deref())),
+        external_id: file.external_id.clone(),
+        policy: file.policy_file.as_ref().map(policy).transpose()?,
+        session_length: file.session_seconds.map(std::time::Duration::from_secs),
+    }))
+}
+
+fn in_account(account: &str, name: Option<&str>, region: &str) -> Result<String> {
+    if account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Error::usage(format!("`{}` is no AWS account", account.escape_debug()))
+            .hint("an account id has 12 digits"));
+    }
+    let name = name.ok_or_else(|| {
+        Error::config(format!("which role in account {account}?"))
+            .hint("`name` below `[aws.assume_role]` in diffy.toml names it, or `--role-arn` says all")
+    })?;
+    Ok(format!("arn:{}:iam::{account}:role/{name}", partition(region)))
+}
+
+fn policy(path: &PathBuf) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|source| {
+        Error::config(format!("cannot read session policy `{}`", path.display())).source(source)
+    })
+}
+
+/// What CloudTrail of the target's account shows: who, and for which incident.
+fn session_name(app: &App, incident: Option<&str>) -> String {
+    let user = app.settings.who.split('@').next().unwrap_or_default();
+    let name = match incident {
+        Some(incident) => format!("diffy-{user}-{incident}"),
+        None => format!("diffy-{user}"),
+    };
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "_+=,.@-".contains(c) { c } else { '-' };
+    name.chars().map(plain).take(SESSION_NAME).collect()
+}

@@ -1,0 +1,285 @@
+//! Collecting instances in AWS: the inventory, the place of large answers, the collector.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use futures::FutureExt;
+
+use super::super::App;
+use super::gather::{Epilogue, collect};
+use super::plan::Plan;
+use super::{Collection, CollectorName, collection};
+use crate::aws::{AssumeRole, Aws, AwsSettings, partition};
+use crate::collect::remote::{Bootstrap, BootstrapKind, HostLimits};
+use crate::collect::ssm::{Large, Place, RUN_SHELL_SCRIPT, SsmCollector, SsmConfig};
+use crate::error::{Error, Result};
+use crate::ingest::Finished;
+use crate::model::{SnapshotId, now, rfc3339};
+use crate::store::{S3Place, Store};
+use crate::target::{self, Inventory, TargetSpec};
+
+/// Commands a second when nobody says: below the rate at which AWS was seen to throttle.
+const COMMANDS_PER_SECOND: f64 = 4.5;
+/// First pause between two looks when nobody says.
+const POLL: Duration = Duration::from_secs(2);
+/// Largest packed answer of a host, in MiB, when nobody says.
+const LARGEST_MIB: u64 = 64;
+/// What a session policy is called that narrows the signer of addresses.
+const SIGNER: &str = "diffy-upload";
+/// Hosts that are named in a sentence.
+const NAMED: usize = 5;
+
+/// Options of collections in AWS.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "AWS options")]
+pub(super) struct AwsArgs {
+    /// The Systems Manager document that runs on hosts: AWS-RunShellScript, or one made of docs/aws/diffy-collect.json [default: AWS-RunShellScript]
+    #[arg(long, value_name = "NAME")]
+    document: Option<String>,
+    /// How hosts hand over answers that are too large for a command's output
+    #[arg(long, value_enum, default_value_t = Output::Auto)]
+    output: Output,
+    /// Where they put them when the store is no bucket
+    #[arg(long, value_name = "S3-URL")]
+    upload: Option<String>,
+    /// Time limit of all queries together on one host, in seconds; what did not start by then is reported
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    host_timeout: u64,
+    /// How long AWS tries to deliver a command to a host, in seconds; at least 30
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    delivery_timeout: u64,
+    /// Largest answer of a host, packed, in MiB; a larger one is refused and reported
+    #[arg(long, value_name = "MIB", default_value_t = LARGEST_MIB)]
+    largest_answer: u64,
+    /// What hosts without osquery fetch (https, for instance presigned), run and remove
+    #[arg(long, value_name = "URL", requires = "sha256")]
+    bootstrap: Option<String>,
+    /// The SHA-256 digest of what they fetch, in hex
+    #[arg(long, value_name = "HEX", requires = "bootstrap")]
+    sha256: Option<String>,
+    /// What it is
+    #[arg(long, value_enum, default_value_t = Kind::Osquery)]
+    bootstrap_kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// Into S3, by an address for each host, where there is a bucket; else only small answers.
+    Auto,
+    /// Not at all: small answers only, 50 hosts a command.
+    Inline,
+    /// Systems Manager writes them to S3 with the rights of the instance.
+    SsmS3,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// The osqueryi program.
+    Osquery,
+    /// A diffy program; its native collector answers.
+    Native,
+}
+
+/// Collects one fleet through Systems Manager.
+pub(super) async fn collect_from_aws(app: &App, args: &super::Args, plan: Plan) -> Result<Finished> {
+    if args.collector.is_some_and(|name| name != CollectorName::Ssm) {
+        return Err(Error::usage("instances in AWS are asked through `--collector ssm`")
+            .hint("leave `--collector` out"));
+    }
+    let aws = Aws::load(&plan.aws).await?;
+    // Before anything else: its errors are the ones that a person can act on.
+    aws.credentials().await?;
+    let inventory = target::inventory(&aws, &plan.targets, plan.states).await?;
+    if inventory.hosts.is_empty() {
+        return Err(nobody(&plan.targets, &inventory));
+    }
+    let store = app.open_or_create_store().await?;
+    let snapshot = SnapshotId::new(now());
+    let large = large(app, &args.remote, (&store, snapshot)).await?;
+    let config = config(app, args, (aws.clone(), snapshot), large)?;
+    tell_inventory(app, &plan, &inventory, &config.large);
+    tell_expiry(app, &args.remote, ("the hosts", &aws)).await;
+    if let Some(place) = store.s3_place() {
+        tell_expiry(app, &args.remote, ("the store", &place.aws)).await;
+    }
+    let epilogue = epilogue(aws, plan.targets.clone(), inventory.clone());
+    let warnings = inventory.warnings.iter().cloned().chain(skipped(&inventory)).collect();
+    let collector = Arc::new(SsmCollector::new(config));
+    let collection = Collection {
+        snapshot,
+        warnings,
+        epilogue: Some(epilogue),
+        ..collection(app, args, plan, (collector, inventory.hosts))
+    };
+    collect(app, &store, collection).await
+}
+
+fn nobody(targets: &[TargetSpec], inventory: &Inventory) -> Error {
+    let targets: Vec<String> =
+        targets.iter().map(|target| target.to_string().escape_debug().to_string()).collect();
+    let error = Error::usage(format!("{} has no host to ask", targets.join(", ")));
+    match skipped(inventory) {
+        Some(skipped) => {
+            error.hint(format!("{skipped}; see `--include-standby` and `--include-terminating`"))
+        }
+        None => error.hint("the group is empty"),
+    }
+}
+
+/// Who is left out because of its state.
+fn skipped(inventory: &Inventory) -> Option<String> {
+    let mut by_state: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (host, state) in &inventory.skipped {
+        by_state.entry(state).or_default().push(host);
+    }
+    let of_state = |(state, hosts): (&&str, &Vec<&str>)| {
+        let more = if hosts.len() > NAMED { ", …" } else { "" };
+        let named = hosts.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        format!("{} {state} ({named}{more})", hosts.len())
+    };
+    let states: Vec<String> = by_state.iter().map(of_state).collect();
+    (!states.is_empty()).then(|| {
+        format!("members of the group that were not asked because of their state: {}", states.join("; "))
+    })
+}
+
+fn tell_inventory(app: &App, plan: &Plan, inventory: &Inventory, large: &Large) {
+    let unreachable = inventory.hosts.iter().filter(|host| host.unreachable.is_some()).count();
+    app.output.say(&format!(
+        "fleet {}: {} hosts, {} of them cannot be asked, {} members left out because of their state",
+        plan.fleet,
+        inventory.hosts.len(),
+        unreachable,
+        inventory.skipped.len(),
+    ));
+    if matches!(large, Large::Nowhere) {
+        app.output.warn("answers that do not fit into 24,000 bytes will be missing: the store is no bucket; `--upload s3://BUCKET/PREFIX` names one");
+    }
+}
+
+/// Static credentials of a session are not renewed, and an address that was signed with a session ends with it.
+async fn tell_expiry(app: &App, args: &AwsArgs, (whose, aws): (&str, &Aws)) {
+    let Some(end) = aws.credentials().await.ok().and_then(|credentials| credentials.expiry()) else { return };
+    let end: chrono::DateTime<chrono::Utc> = end.into();
+    let longest = chrono::TimeDelta::try_seconds((args.delivery_timeout + args.host_timeout).cast_signed());
+    if longest.is_some_and(|longest| end - now() < longest) {
+        app.output.warn(&format!(
+            "the AWS credentials for {whose} end at {}, maybe before the last host has answered",
+            rfc3339(end)
+        ));
+    }
+}
+
+fn epilogue(aws: Aws, targets: Vec<TargetSpec>, inventory: Inventory) -> Epilogue {
+    async move {
+        match target::changes(&aws, &targets, &inventory).await {
+            Ok(changes) => changes,
+            Err(error) => vec![format!("who came and went meanwhile is not known: {error}")],
+        }
+    }
+    .boxed()
+}
+
+fn config(
+    app: &App,
+    args: &super::Args,
+    (aws, snapshot): (Aws, SnapshotId),
+    large: Large,
+) -> Result<SsmConfig> {
+    let settings = &app.settings.aws;
+    let remote = &args.remote;
+    let document = remote.document.clone().or_else(|| settings.document.clone());
+    Ok(SsmConfig {
+        aws,
+        document: document.unwrap_or_else(|| RUN_SHELL_SCRIPT.to_owned()),
+        large,
+        limits: HostLimits {
+            query_seconds: args.timeout.max(1),
+            host_seconds: remote.host_timeout.max(1),
+            ..HostLimits::default()
+        },
+        largest: remote.largest_answer.saturating_mul(1 << 20),
+        delivery: Duration::from_secs(remote.delivery_timeout),
+        commands_per_second: settings.commands_per_second.unwrap_or(COMMANDS_PER_SECOND),
+        poll: settings.poll_ms.map_or(POLL, Duration::from_millis),
+        bootstrap: bootstrap(remote),
+        run: snapshot.to_string(),
+    })
+}
+
+fn bootstrap(args: &AwsArgs) -> Option<Bootstrap> {
+    let kind = match args.bootstrap_kind {
+        Kind::Osquery => BootstrapKind::Osquery,
+        Kind::Native => BootstrapKind::Native,
+    };
+    Some(Bootstrap { url: args.bootstrap.clone()?, sha256: args.sha256.clone()?, kind })
+}
+
+/// Where large answers go: the store's bucket, or one that is named.
+async fn large(app: &App, args: &AwsArgs, (store, snapshot): (&Store, SnapshotId)) -> Result<Large> {
+    if args.output == Output::Inline {
+        return Ok(Large::Nowhere);
+    }
+    let named = args.upload.as_ref().or(app.settings.aws.upload.as_ref());
+    let place = match (named, store.s3_place()) {
+        (Some(url), _) => Some(S3Place::find(url, &app.store_config()).await?),
+        (None, of_store) => of_store.cloned(),
+    };
+    match (place, args.output) {
+        (Some(place), Output::SsmS3) => Ok(Large::SsmS3(self::place(app, &place, snapshot).await?)),
+        (Some(place), _) => Ok(Large::Upload(self::place(app, &place, snapshot).await?)),
+        (None, Output::SsmS3) => Err(Error::usage("`--output ssm-s3` needs a bucket")
+            .hint("`--store s3://…` or `--upload s3://…` names one")),
+        (None, _) => Ok(Large::Nowhere),
+    }
+}
+
+async fn place(app: &App, place: &S3Place, snapshot: SnapshotId) -> Result<Place> {
+    let reader = place.client();
+    let signer = match &app.settings.aws.upload_role {
+        None => reader.clone(),
+        Some(arn) => {
+            let policy = upload_policy(place, snapshot);
+            let role = AssumeRole {
+                arn: arn.clone(),
+                session_name: SIGNER.to_owned(),
+                external_id: None,
+                policy: Some(policy),
+                session_length: None,
+            };
+            let base = &app.settings.aws;
+            let settings = AwsSettings {
+                profile: base.profile.clone(),
+                region: base.region.clone(),
+                assume_role: Some(role),
+            };
+            let aws = Aws::load(&settings).await?;
+            aws.credentials().await?;
+            place.client_of(&aws)
+        }
+    };
+    Ok(Place::new(reader, &signer, (&place.bucket, &place.prefix)))
+}
+
+/// The signed addresses carry a token of a session that may write this collection's answers, and nothing else.
+fn upload_policy(place: &S3Place, snapshot: SnapshotId) -> String {
+    let prefix = place.key(&format!("raw/{snapshot}/*"));
+    let resource = format!("arn:{}:s3:::{}/{prefix}", partition(&place.region), place.bucket);
+    // A bucket may encrypt; what the role itself may not do stays forbidden.
+    let s3 = format!("s3.{}.amazonaws.com", place.region);
+    serde_json::json!({
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": "s3:PutObject", "Resource": resource},
+            {
+                "Effect": "Allow",
+                "Action": "kms:GenerateDataKey",
+                "Resource": "*",
+                "Condition": {"StringEquals": {"kms:ViaService": s3}},
+            },
+        ],
+    })
+    .to_string()
+}

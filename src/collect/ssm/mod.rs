@@ -1,0 +1,453 @@
+//! Asks instances through Systems Manager Run Command.
+//!
+//! Each host runs one script that asks its agent for all tables and packs the answers. Small answers come back in the
+//! command's output; larger ones are put into S3, by an address that only this host has. Who the host is, and the size
+//! and digest of its answer, come through Systems Manager and are not for other hosts to choose.
+
+mod answers;
+mod courier;
+mod pace;
+mod place;
+mod status;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::{Mutex, OnceCell, Semaphore};
+
+use self::answers::{Answers, Window, oddities, refuse};
+use self::courier::{Courier, Invocation, Order, Terms};
+pub use self::place::Place;
+use self::status::State;
+use super::remote::{
+    Bootstrap, HostLimits, Job, Manifest, OutputMode, Reply, UnpackLimits, Via, check, parameters,
+    parse_head, parse_reply, script,
+};
+use super::{Answer, Collector};
+use crate::aws::Aws;
+use crate::catalog::TableSpec;
+use crate::error::Result;
+use crate::model::{Status, hex, now};
+
+/// The document that AWS has in every account.
+pub const RUN_SHELL_SCRIPT: &str = "AWS-RunShellScript";
+/// Asking for so many tables at most is tried without S3 first: then 50 hosts share one command.
+const FEW_TABLES: usize = 3;
+/// Hosts that are waited for at once.
+const CONCURRENCY: usize = 500;
+/// Answers that are being downloaded at once.
+const DOWNLOADING: usize = 4;
+/// Answers that are being unpacked at once; what they unpack to is what takes memory.
+const UNPACKING: usize = 2;
+/// Most bytes of one table's rows; a script that is not tampered with cuts there, too.
+const LARGEST_FRAME: u64 = 128 << 20;
+/// How much longer than the agent lets the script run its command may take to be over.
+const MARGIN: Duration = Duration::from_secs(60);
+/// The shortest time limit of a delivery that AWS takes.
+const SHORTEST_DELIVERY: Duration = Duration::from_secs(30);
+/// Longest text of a host in an error.
+const LONGEST_SAID: usize = 300;
+
+/// How hosts hand over what does not fit into the output of a command.
+#[derive(Debug, Clone)]
+pub enum Large {
+    /// Not at all.
+    Nowhere,
+    /// By an address of its own for each host.
+    Upload(Place),
+    /// Systems Manager writes the output into S3, with the rights of the instance.
+    SsmS3(Place),
+}
+
+/// How Systems Manager is used.
+#[derive(Debug, Clone)]
+pub struct SsmConfig {
+    /// The account and region of the hosts.
+    pub aws: Aws,
+    /// The document; [`RUN_SHELL_SCRIPT`], or one with the parameters of `docs/aws/diffy-collect.json`.
+    pub document: String,
+    /// Where large answers go.
+    pub large: Large,
+    /// What the script may take on a host.
+    pub limits: HostLimits,
+    /// Largest packed answer of a host, in bytes.
+    pub largest: u64,
+    /// How long AWS tries to deliver a command; at least 30 s.
+    pub delivery: Duration,
+    /// Commands that are sent a second.
+    pub commands_per_second: f64,
+    /// First pause between two looks at what is under way.
+    pub poll: Duration,
+    /// What hosts without osquery fetch and run.
+    pub bootstrap: Option<Bootstrap>,
+    /// The collection, for comments and keys: letters, digits, dashes.
+    pub run: String,
+}
+
+/// The collector `ssm`.
+pub struct SsmCollector {
+    config: SsmConfig,
+    courier: Courier,
+    nonce: String,
+    shared: OnceCell<Arc<Order>>,
+    downloading: Semaphore,
+    unpacking: Semaphore,
+    remarks: Mutex<Vec<String>>,
+}
+
+impl fmt::Debug for SsmCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SsmCollector").field("document", &self.config.document).finish_non_exhaustive()
+    }
+}
+
+/// A packed answer that is what the host announced.
+struct Received {
+    manifest: Manifest,
+    gz: Vec<u8>,
+    window: Window,
+    /// What else is to be said, although the answer is there.
+    but: Option<(Status, String)>,
+}
+
+/// Why there is no packed answer.
+type Refusal = (Status, String);
+
+impl SsmCollector {
+    /// Starts talking to Systems Manager; to be called within a tokio runtime.
+    pub fn new(config: SsmConfig) -> Self {
+        let terms = Terms {
+            document: config.document.clone(),
+            comment: format!("diffy {}", config.run),
+            delivery: config.delivery.max(SHORTEST_DELIVERY),
+            execution: Duration::from_secs(config.limits.execution_seconds()) + MARGIN,
+            commands_per_second: config.commands_per_second,
+            poll: config.poll,
+        };
+        Self {
+            courier: Courier::new(&config.aws, terms),
+            config,
+            nonce: nonce(),
+            shared: OnceCell::new(),
+            downloading: Semaphore::new(DOWNLOADING),
+            unpacking: Semaphore::new(UNPACKING),
+            remarks: Mutex::new(Vec::new()),
+        }
+    }
+
+    async fn host(&self, host: &str, tables: &[TableSpec], out: &Sender<Answer>) {
+        match self.receive(host, tables).await {
+            Ok(received) => self.hand_over(host, tables, out, received).await,
+            Err((status, why)) => refuse(tables, out, (status, &why)).await,
+        }
+    }
+
+    /// Asks the host, once more where the first way turned out too narrow.
+    async fn receive(&self, host: &str, tables: &[TableSpec]) -> Result<Received, Refusal> {
+        match &self.config.large {
+            Large::Upload(place) if tables.len() <= FEW_TABLES => {
+                let (invocation, reply) = self.ask_shared(host, tables).await?;
+                if reply.data.is_some() || !is_too_large(&reply.manifest) {
+                    return received(invocation, reply);
+                }
+                self.ask_for_upload(host, tables, place).await
+            }
+            Large::Upload(place) => self.ask_for_upload(host, tables, place).await,
+            Large::SsmS3(place) => self.ask_for_ssm_output(host, tables, place).await,
+            Large::Nowhere => {
+                let (invocation, reply) = self.ask_shared(host, tables).await?;
+                received(invocation, reply)
+            }
+        }
+    }
+
+    async fn ask_shared(&self, host: &str, tables: &[TableSpec]) -> Result<(Invocation, Reply), Refusal> {
+        let order = self.shared(tables).await?;
+        let invocation = self.courier.ask(host, order).await?;
+        let reply = parse_reply(invocation.stdout.as_bytes(), &self.nonce);
+        let reply = reply.map_err(|error| broken(&invocation, &error.to_string()))?;
+        Ok((invocation, reply))
+    }
+
+    async fn shared(&self, tables: &[TableSpec]) -> Result<Arc<Order>, Refusal> {
+        let order = self.shared.get_or_try_init(|| async {
+            let output =
+                if let Large::SsmS3(_) = self.config.large { OutputMode::Stdout } else { OutputMode::Inline };
+            self.order(tables, (&self.nonce, output), None).map(Arc::new)
+        });
+        order.await.cloned().map_err(|error| (Status::Error, error.to_string()))
+    }
+
+    fn order(
+        &self,
+        tables: &[TableSpec],
+        (nonce, output): (&str, OutputMode),
+        url: Option<&str>,
+    ) -> Result<Order> {
+        let config = &self.config;
+        let bootstrap = config.bootstrap.as_ref();
+        let job = Job { nonce, tables, output, url, limits: &config.limits, bootstrap };
+        let parameters: Vec<(String, String)> = if config.document == RUN_SHELL_SCRIPT {
+            vec![
+                ("commands".to_owned(), script(&job)?),
+                ("executionTimeout".to_owned(), config.limits.execution_seconds().to_string()),
+            ]
+        } else {
+            parameters(&job)?.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        };
+        let output_s3 = match (&config.large, output) {
+            (Large::SsmS3(place), OutputMode::Stdout) => Some(place.for_ssm()),
+            _ => None,
+        };
+        Ok(Order { parameters, output_s3 })
+    }
+
+    /// A key is written once; where somebody else was faster with it (AWS may deliver twice), another one is tried.
+    async fn ask_for_upload(
+        &self,
+        host: &str,
+        tables: &[TableSpec],
+        place: &Place,
+    ) -> Result<Received, Refusal> {
+        let first = self.upload(host, tables, place).await?;
+        match first {
+            Ok(received) => Ok(received),
+            Err(manifest) if is_taken(&manifest) => match self.upload(host, tables, place).await? {
+                Ok(received) => Ok(received),
+                Err(manifest) => Err(no_data(&manifest)),
+            },
+            Err(manifest) => Err(no_data(&manifest)),
+        }
+    }
+
+    async fn upload(
+        &self,
+        host: &str,
+        tables: &[TableSpec],
+        place: &Place,
+    ) -> Result<Result<Received, Manifest>, Refusal> {
+        let failed = |error: crate::error::Error| (Status::Error, error.to_string());
+        let nonce = nonce();
+        let valid = self.config.delivery.max(SHORTEST_DELIVERY)
+            + Duration::from_secs(self.config.limits.execution_seconds())
+            + MARGIN;
+        let (key, url) = place.address(&self.config.run, host, valid).await.map_err(failed)?;
+        let order = self.order(tables, (&nonce, OutputMode::Upload), Some(&url)).map_err(failed)?;
+        let invocation = self.courier.ask(host, Arc::new(order)).await?;
+        let reply = parse_reply(invocation.stdout.as_bytes(), &nonce);
+        let reply = reply.map_err(|error| broken(&invocation, &error.to_string()))?;
+        if reply.data.is_some() {
+            return received(invocation, reply).map(Ok);
+        }
+        if reply.manifest.via != Via::Upload && !is_taken(&reply.manifest) {
+            return Ok(Err(reply.manifest));
+        }
+        match self.fetch(place, &key, &reply.manifest).await {
+            Ok(gz) => received(invocation, Reply { data: Some(gz), ..reply }).map(Ok),
+            // The first of two runs was faster; else the first of two tries of the same upload had come through.
+            Err(_) if is_taken(&reply.manifest) => Ok(Err(reply.manifest)),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    async fn fetch(&self, place: &Place, key: &str, manifest: &Manifest) -> Result<Vec<u8>, Refusal> {
+        let failed = |error: crate::error::Error| (Status::Error, error.to_string());
+        self.bound(manifest)?;
+        let Ok(_slot) = self.downloading.acquire().await else { return Err(stopped()) };
+        let gz = place.fetch(key, manifest.gz).await.map_err(failed)?;
+        check(manifest, &gz).map_err(failed)?;
+        Ok(gz)
+    }
+
+    async fn ask_for_ssm_output(
+        &self,
+        host: &str,
+        tables: &[TableSpec],
+        place: &Place,
+    ) -> Result<Received, Refusal> {
+        let order = self.shared(tables).await?;
+        let invocation = self.courier.ask(host, order).await?;
+        if let Ok(reply) = parse_reply(invocation.stdout.as_bytes(), &self.nonce) {
+            return received(invocation, reply);
+        }
+        let head = parse_head(invocation.stdout.as_bytes(), &self.nonce);
+        let head = head.map_err(|error| broken(&invocation, &error.to_string()))?;
+        self.bound(&head)?;
+        let Ok(_slot) = self.downloading.acquire().await else { return Err(stopped()) };
+        // Base64 with line ends, and the head.
+        let most = head.gz.saturating_mul(3) / 2 + 65_536;
+        let output = place.ssm_output((&invocation.command, host), most).await;
+        let output = output.map_err(|error| (Status::Error, error.to_string()))?.ok_or_else(|| {
+            let why = "Systems Manager wrote no output of this host into S3, and says nothing of it: may its role write there?";
+            (Status::Error, why.to_owned())
+        })?;
+        let reply =
+            parse_reply(&output, &self.nonce).map_err(|error| broken(&invocation, &error.to_string()))?;
+        // Every instance with this role can write there; what came through Systems Manager is the host's own.
+        if reply.manifest.sha256 != head.sha256 {
+            return Err((
+                Status::Error,
+                "the output in S3 is not the one that the host announced".to_owned(),
+            ));
+        }
+        received(invocation, Reply { manifest: head, ..reply })
+    }
+
+    fn bound(&self, manifest: &Manifest) -> Result<(), Refusal> {
+        if manifest.gz <= self.config.largest {
+            return Ok(());
+        }
+        let why = format!(
+            "the host announces {} bytes, more than the limit of {}",
+            manifest.gz, self.config.largest
+        );
+        Err((Status::Truncated, why))
+    }
+
+    async fn hand_over(&self, host: &str, tables: &[TableSpec], out: &Sender<Answer>, received: Received) {
+        let Received { manifest, gz, window, but } = received;
+        let odd = oddities(host, &manifest, window);
+        let notes = manifest.notes.iter().map(|note| format!("host {host} notes: {}", said(note)));
+        self.remarks.lock().await.extend(odd.into_iter().chain(notes));
+        let Ok(_slot) = self.unpacking.acquire().await else { return };
+        let limits = UnpackLimits { frame_bytes: LARGEST_FRAME, ..UnpackLimits::default() };
+        let (host, tables, out) = (host.to_owned(), tables.to_vec(), out.clone());
+        // Unpacking is work, and a closed channel is waited for.
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let mut answers = Answers::new(&host, &tables, out, window);
+            let problem = answers.unpack(&manifest, &gz, &limits).err();
+            let (status, why) = match (problem, but) {
+                (Some(problem), _) => (Status::Error, problem),
+                (None, Some(but)) => but,
+                (None, None) => (Status::Error, "the host's answer does not have this table".to_owned()),
+            };
+            tokio::runtime::Handle::current().block_on(answers.close(status, &why));
+        });
+        if let Err(error) = unpacking.await {
+            tracing::error!(%error, "an answer could not be unpacked");
+        }
+    }
+}
+
+impl Collector for SsmCollector {
+    fn name(&self) -> &'static str {
+        "ssm"
+    }
+
+    fn concurrency(&self) -> usize {
+        CONCURRENCY
+    }
+
+    fn collect<'a>(
+        &'a self,
+        host: &'a str,
+        tables: &'a [TableSpec],
+        answers: Sender<Answer>,
+    ) -> BoxFuture<'a, ()> {
+        async move {
+            tokio::select! {
+                () = self.host(host, tables, &answers) => {}
+                () = answers.closed() => {}
+            }
+        }
+        .boxed()
+    }
+
+    fn remarks(&self) -> BoxFuture<'_, Vec<String>> {
+        async { std::mem::take(&mut *self.remarks.lock().await) }.boxed()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        self.courier.stop().boxed()
+    }
+}
+
+fn nonce() -> String {
+    hex(&rand::random::<[u8; 16]>())
+}
+
+fn stopped() -> Refusal {
+    (Status::NotAsked, "the collection was stopped".to_owned())
+}
+
+fn is_too_large(manifest: &Manifest) -> bool {
+    manifest.via == Via::None && manifest.notes.iter().any(|note| note.contains("too big for inline"))
+}
+
+fn is_taken(manifest: &Manifest) -> bool {
+    manifest.upload.as_deref().is_some_and(|said| said.starts_with("412"))
+}
+
+/// The answer of a host whose script ended by itself, and of one that was ended but had printed all.
+fn received(invocation: Invocation, reply: Reply) -> Result<Received, Refusal> {
+    let window = Window { sent: invocation.sent, received: now() };
+    let Some(gz) = reply.data else { return Err(no_data(&reply.manifest)) };
+    let but = match invocation.state {
+        State::Ended(status, why) => Some((status, why)),
+        State::Ran | State::Underway => None,
+    };
+    Ok(Received { manifest: reply.manifest, gz, window, but })
+}
+
+/// Why a whole reply has no answers in it.
+fn no_data(manifest: &Manifest) -> Refusal {
+    let is_without = manifest.agent == super::remote::Agent::None;
+    if is_without
+        && manifest
+            .notes
+            .first()
+            .is_some_and(|note| !note.contains("osquery") && !note.starts_with("bootstrap"))
+    {
+        return (Status::Error, with_notes("the script cannot work on this host", manifest));
+    }
+    if is_without {
+        let why = "the host has no osquery; `--bootstrap` brings one, or a diffy";
+        return (Status::NotSupported, with_notes(why, manifest));
+    }
+    if let Some(upload) = &manifest.upload {
+        return (
+            Status::Error,
+            with_notes(&format!("the host could not put its answer into S3: {}", said(upload)), manifest),
+        );
+    }
+    let why = format!(
+        "the answer of {} bytes does not fit into the output of a command; `--upload s3://BUCKET/PREFIX` gives it a place",
+        manifest.gz
+    );
+    (Status::Error, with_notes(&why, manifest))
+}
+
+fn with_notes(why: &str, manifest: &Manifest) -> String {
+    match manifest.notes.first() {
+        Some(note) => format!("{why} ({})", said(note)),
+        None => why.to_owned(),
+    }
+}
+
+/// Why what a host printed is no reply.
+fn broken(invocation: &Invocation, problem: &str) -> Refusal {
+    let stderr = invocation.stderr.trim();
+    let stderr = if stderr.is_empty() { String::new() } else { format!("; it says: {}", said(stderr)) };
+    match &invocation.state {
+        State::Ended(status, why) => (*status, format!("{why}{stderr}")),
+        State::Ran | State::Underway => {
+            let code = match invocation.code {
+                0 => String::new(),
+                code => format!(" (exit status {code})"),
+            };
+            (Status::Error, format!("{problem}{code}{stderr}"))
+        }
+    }
+}
+
+/// The end of what a host said, on one line.
+fn said(text: &str) -> String {
+    let start = text.len().saturating_sub(LONGEST_SAID);
+    let end = &text[text.ceil_char_boundary(start)..];
+    end.split_whitespace().collect::<Vec<_>>().join(" ").escape_debug().to_string()
+}

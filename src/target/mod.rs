@@ -1,0 +1,232 @@
+//! Whom to ask: from `asg:web` to the list of hosts, with what the inventory knows of each.
+//!
+//! An inventory is taken once, before the first question: it is the denominator of the snapshot. Hosts that cannot be
+//! asked are in it too, with the reason.
+
+mod asg;
+mod managed;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+pub use self::asg::Lifecycles;
+use crate::aws::Aws;
+use crate::error::{Error, Result};
+use crate::model::{KnownHost, Status};
+
+/// Longest name of a group, a tag or an instance.
+const LONGEST_NAME: usize = 256;
+
+/// What `--targets` says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TargetSpec {
+    /// This machine.
+    Local,
+    /// The instances of an Auto Scaling Group.
+    Asg(String),
+    /// The instances that Systems Manager knows with this tag.
+    Tag(String, String),
+    /// One instance, for instance one that was taken out of its group.
+    Instance(String),
+}
+
+impl TargetSpec {
+    /// Whether AWS is asked who the hosts are.
+    pub fn is_aws(&self) -> bool {
+        *self != Self::Local
+    }
+}
+
+impl FromStr for TargetSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        // The command line shows the message of an error and no hint.
+        let unknown = || {
+            Error::usage(format!(
+                "`{}` names no targets; use `local`, `asg:NAME`, `tag:KEY=VALUE` or `instance:ID`",
+                text.escape_debug()
+            ))
+        };
+        if text == "local" {
+            return Ok(Self::Local);
+        }
+        let (kind, name) = text.split_once(':').ok_or_else(unknown)?;
+        if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+            return Err(unknown());
+        }
+        match kind {
+            "asg" => Ok(Self::Asg(name.to_owned())),
+            "instance" if is_instance_id(name) => Ok(Self::Instance(name.to_owned())),
+            "instance" => Err(Error::usage(format!(
+                "`{}` is no instance id; one looks like i-0123456789abcdef0, or mi-… outside of EC2",
+                name.escape_debug()
+            ))),
+            "tag" => match name.split_once('=') {
+                Some((key, value)) if !key.is_empty() => Ok(Self::Tag(key.to_owned(), value.to_owned())),
+                _ => Err(unknown()),
+            },
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl fmt::Display for TargetSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("local"),
+            Self::Asg(name) => write!(f, "asg:{name}"),
+            Self::Tag(key, value) => write!(f, "tag:{key}={value}"),
+            Self::Instance(id) => write!(f, "instance:{id}"),
+        }
+    }
+}
+
+/// Whether a text has the form of the id of an EC2 instance or of a managed node outside of EC2: `i-` or `mi-` and 8
+/// to 17 hex digits.
+pub fn is_instance_id(text: &str) -> bool {
+    let digits = text.strip_prefix("mi-").or_else(|| text.strip_prefix("i-"));
+    digits.is_some_and(|digits| {
+        (8..=17).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+/// One host of an inventory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetHost {
+    /// Its name, and what the inventory knows of it.
+    pub known: KnownHost,
+    /// Why it cannot be asked, where that is known beforehand.
+    pub unreachable: Option<(Status, String)>,
+}
+
+impl TargetHost {
+    /// A host of which nothing but its name is known.
+    pub fn new(name: &str) -> Self {
+        Self { known: KnownHost::new(name), unreachable: None }
+    }
+}
+
+/// The hosts that targets name.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// Hosts that belong to the collection, by name; each once, whatever named it.
+    pub hosts: Vec<TargetHost>,
+    /// Members of groups that are left out because of their state: name and state.
+    pub skipped: BTreeMap<String, String>,
+    /// What a reader should know.
+    pub warnings: Vec<String>,
+}
+
+/// Takes the inventory of targets in AWS, and marks those that no living agent can be asked on.
+///
+/// # Errors
+/// A group is unknown (the message names those that look alike), or AWS does not answer.
+pub async fn inventory(aws: &Aws, targets: &[TargetSpec], states: Lifecycles) -> Result<Inventory> {
+    let mut inventory = Inventory::default();
+    let mut hosts: BTreeMap<String, TargetHost> = BTreeMap::new();
+    let groups: BTreeSet<&str> = targets.iter().filter_map(group).collect();
+    for member in asg::members(aws, &groups).await? {
+        match states.reason_to_skip(&member) {
+            Some(state) => {
+                inventory.skipped.insert(member.id, state);
+            }
+            None => {
+                hosts.insert(member.id.clone(), member.into_host());
+            }
+        }
+    }
+    for target in targets {
+        match target {
+            TargetSpec::Instance(id) => {
+                inventory.skipped.remove(id);
+                hosts.entry(id.clone()).or_insert_with(|| TargetHost::new(id));
+            }
+            TargetSpec::Tag(key, value) => {
+                for host in managed::tagged(aws, (key, value)).await? {
+                    hosts.entry(host.known.name.clone()).or_insert(host);
+                }
+            }
+            TargetSpec::Asg(_) | TargetSpec::Local => {}
+        }
+    }
+    inventory.hosts = hosts.into_values().collect();
+    if let Err(error) = managed::check(aws, &mut inventory.hosts).await {
+        inventory.warnings.push(format!("the agents could not be checked beforehand: {error}"));
+    }
+    Ok(inventory)
+}
+
+fn group(target: &TargetSpec) -> Option<&str> {
+    match target {
+        TargetSpec::Asg(name) => Some(name),
+        _ => None,
+    }
+}
+
+/// What became of the groups since the inventory was taken: sentences, none when all is as it was.
+///
+/// # Errors
+/// AWS does not answer.
+pub async fn changes(aws: &Aws, targets: &[TargetSpec], inventory: &Inventory) -> Result<Vec<String>> {
+    let groups: BTreeSet<&str> = targets.iter().filter_map(group).collect();
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let now: BTreeSet<String> =
+        asg::members(aws, &groups).await?.into_iter().map(|member| member.id).collect();
+    let of_group = |host: &&TargetHost| host.known.facts.contains_key(asg::GROUP_FACT);
+    let then: BTreeSet<&str> = inventory
+        .hosts
+        .iter()
+        .filter(of_group)
+        .map(|host| host.known.name.as_str())
+        .chain(inventory.skipped.keys().map(String::as_str))
+        .collect();
+    let gone = then.iter().filter(|id| !now.contains(**id)).copied();
+    let came = now.iter().map(String::as_str).filter(|id| !then.contains(id));
+    let mut sentences = Vec::new();
+    sentences.extend(list("left their group during the collection", gone));
+    sentences.extend(list("came to a group during the collection and were not asked", came));
+    Ok(sentences)
+}
+
+fn list<'a>(what: &str, ids: impl Iterator<Item = &'a str>) -> Option<String> {
+    let ids: Vec<&str> = ids.collect();
+    let tail = if ids.len() > 5 { ", …" } else { "" };
+    let named = ids.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    (!ids.is_empty()).then(|| format!("{} hosts {what}: {named}{tail}", ids.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_spelled_as_they_are_read() {
+        for text in
+            ["local", "asg:web", "asg:a:b", "tag:Role=web", "tag:Role=", "instance:i-0123456789abcdef0"]
+        {
+            assert_eq!(text.parse::<TargetSpec>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused_with_the_forms() {
+        for text in ["", "web", "asg:", "tag:Role", "tag:=x", "instance:web-1", "host:a", "asg:a\u{7}"] {
+            let error = text.parse::<TargetSpec>().unwrap_err();
+            assert!(error.to_string().contains(';'), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn instance_ids_have_their_form() {
+        for id in ["i-0123456789abcdef0", "i-12345678", "mi-0123456789abcdef0"] {
+            assert!(is_instance_id(id), "{id}");
+        }
+        for id in ["i-", "i-1234567", "i-0123456789abcdef01", "i-0123456g", "x-12345678", "i-12345678\n"] {
+            assert!(!is_instance_id(id), "{id}");
+        }
+    }
+}
