@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Int64Type, UInt32Type};
+use futures::{StreamExt, stream};
 use roaring::RoaringBitmap;
 
 use super::fleet::{FleetState, column};
@@ -18,6 +19,9 @@ use crate::error::{Error, Result};
 use crate::identity::ENCODING_VERSION;
 use crate::model::{HistoryRef, Status};
 use crate::store::{FileEntry, FileKind, Manifest, Store};
+
+/// Earlier snapshots of which a file is read at once. Each is held whole while it is read.
+const CONCURRENT_SNAPSHOTS: usize = 8;
 
 /// The snapshots of a span, and what to say of those left out.
 #[derive(Debug, Default)]
@@ -35,13 +39,24 @@ pub struct Earlier {
 pub async fn earlier(store: &Store, manifest: &Manifest, span: Span) -> Result<Earlier> {
     let mut found = Earlier::default();
     let Some(span) = span.duration() else { return Ok(found) };
-    let listing = store.snapshots(Some(&manifest.fleet)).await?;
-    found.warnings.extend(listing.unreadable.iter().map(|error| format!("left out of history: {error}")));
+    let mut commits = store.commits(Some(&manifest.fleet)).await?.commits;
     let since = manifest.started.checked_sub_signed(span).unwrap_or(DateTime::<Utc>::MIN_UTC);
-    let is_earlier = |other: &Manifest| {
-        other.snapshot != manifest.snapshot && (since..manifest.started).contains(&other.started)
-    };
-    for other in listing.manifests.into_iter().filter(|other| is_earlier(other) && other.hosts_answered > 0) {
+    // An id has its time cut to the millisecond; the manifest says it in full.
+    let cut = TimeDelta::milliseconds(1);
+    let first = since.checked_sub_signed(cut).unwrap_or(since);
+    commits.retain(|other| {
+        other.snapshot != manifest.snapshot && (first..=manifest.started).contains(&other.snapshot.time())
+    });
+    let is_earlier = |other: &Manifest| (since..manifest.started).contains(&other.started);
+    for other in store.manifests(&commits).await {
+        let other = match other {
+            Ok(other) if is_earlier(&other) && other.hosts_answered > 0 => other,
+            Ok(_) => continue,
+            Err(error) => {
+                found.warnings.push(format!("left out of history: {error}"));
+                continue;
+            }
+        };
         if other.identity_version == ENCODING_VERSION {
             found.manifests.push(other);
             continue;
@@ -90,11 +105,13 @@ impl History {
         let Earlier { manifests, mut warnings } = earlier(store, manifest, span).await?;
         let mut hosts = Numbers::new(&state.hosts);
         let mut snapshots = Vec::new();
-        for other in &manifests {
-            match Snapshot::load(store, other, &mut hosts).await {
+        let reads = manifests.iter().map(|other| Unnumbered::read(store, other));
+        let mut reads = stream::iter(reads).buffered(CONCURRENT_SNAPSHOTS);
+        while let Some((manifest, read)) = reads.next().await {
+            match read.and_then(|read| read.numbered(&mut hosts)) {
                 Ok(snapshot) => snapshots.push(snapshot),
                 Err(error) => {
-                    warnings.push(format!("snapshot {} is left out of history: {error}", other.snapshot));
+                    warnings.push(format!("snapshot {} is left out of history: {error}", manifest.snapshot));
                 }
             }
         }
@@ -128,8 +145,11 @@ async fn merge(
     warnings: &mut Vec<String>,
 ) -> Result<PastTable> {
     let mut merge = Merge::new(&table.lines, hosts);
-    for (index, snapshot) in (0..).zip(snapshots) {
-        match snapshot.slice(store, table.name()).await {
+    let slices = snapshots.iter().map(|snapshot| snapshot.slice(store, table.name()));
+    let mut slices =
+        stream::iter(slices).buffered(CONCURRENT_SNAPSHOTS).zip(stream::iter((0..).zip(snapshots)));
+    while let Some((slice, (index, snapshot))) = slices.next().await {
+        match slice {
             Ok(Some(slice)) => merge.add(index, &slice),
             Ok(None) => {}
             Err(error) => warnings.push(format!(
@@ -176,13 +196,29 @@ struct Snapshot<'a> {
     answers: HashMap<String, (RoaringBitmap, RoaringBitmap)>,
 }
 
-impl<'a> Snapshot<'a> {
-    async fn load(store: &Store, manifest: &'a Manifest, hosts: &mut Numbers) -> Result<Self> {
-        let mut snapshot = Self { manifest, numbers: Vec::new(), answers: HashMap::new() };
+/// An earlier snapshot as it was read, before its hosts have numbers: these depend on what came before.
+struct Unnumbered<'a> {
+    manifest: &'a Manifest,
+    hosts: Vec<RecordBatch>,
+    coverage: Vec<RecordBatch>,
+}
+
+impl<'a> Unnumbered<'a> {
+    async fn read(store: &Store, manifest: &'a Manifest) -> (&'a Manifest, Result<Self>) {
+        let coverage = ["host", "table_name", "status", "rows"];
+        let both = futures::try_join!(
+            read(store, manifest, (FileKind::Hosts, None), &["ordinal", "host"]),
+            read(store, manifest, (FileKind::Coverage, None), &coverage),
+        );
+        (manifest, both.map(|(hosts, coverage)| Self { manifest, hosts, coverage }))
+    }
+
+    fn numbered(self, hosts: &mut Numbers) -> Result<Snapshot<'a>> {
+        let mut snapshot = Snapshot { manifest: self.manifest, numbers: Vec::new(), answers: HashMap::new() };
         let mut names: Vec<(u32, String)> = Vec::new();
-        for batch in snapshot.read(store, FileKind::Hosts, None, &["ordinal", "host"]).await? {
-            let ordinals = column(&batch, "ordinal")?.as_primitive::<UInt32Type>();
-            let host = column(&batch, "host")?.as_string::<i32>();
+        for batch in &self.hosts {
+            let ordinals = column(batch, "ordinal")?.as_primitive::<UInt32Type>();
+            let host = column(batch, "host")?.as_string::<i32>();
             names.extend((0..batch.num_rows()).map(|row| (ordinals.value(row), host.value(row).to_owned())));
         }
         names.sort_unstable();
@@ -190,29 +226,29 @@ impl<'a> Snapshot<'a> {
             return Err(Error::data("its hosts table has gaps"));
         }
         snapshot.numbers = names.iter().map(|(_, name)| hosts.of(name)).collect();
-        for batch in
-            snapshot.read(store, FileKind::Coverage, None, &["host", "table_name", "status", "rows"]).await?
-        {
-            snapshot.note_answers(&batch, hosts)?;
+        for batch in &self.coverage {
+            snapshot.note_answers(batch, hosts)?;
         }
         Ok(snapshot)
     }
+}
 
-    async fn read(
-        &self,
-        store: &Store,
-        kind: FileKind,
-        table: Option<&str>,
-        columns: &[&str],
-    ) -> Result<Vec<RecordBatch>> {
-        let is_wanted = |file: &&FileEntry| file.kind == kind && file.table.as_deref() == table;
-        let mut batches = Vec::new();
-        for file in self.manifest.files.iter().filter(is_wanted) {
-            batches.extend(store.read_columns(file, columns).await?);
-        }
-        Ok(batches)
+/// Columns of all files of a kind, and for prevalence of a table.
+async fn read(
+    store: &Store,
+    manifest: &Manifest,
+    (kind, table): (FileKind, Option<&str>),
+    columns: &[&str],
+) -> Result<Vec<RecordBatch>> {
+    let is_wanted = |file: &&FileEntry| file.kind == kind && file.table.as_deref() == table;
+    let mut batches = Vec::new();
+    for file in manifest.files.iter().filter(is_wanted) {
+        batches.extend(store.read_columns(file, columns).await?);
     }
+    Ok(batches)
+}
 
+impl Snapshot<'_> {
     fn note_answers(&mut self, batch: &RecordBatch, hosts: &mut Numbers) -> Result<()> {
         let text = |name| column(batch, name).map(|array| array.as_string::<i32>().clone());
         let (names, tables, statuses) = (text("host")?, text("table_name")?, text("status")?);
@@ -241,7 +277,7 @@ impl<'a> Snapshot<'a> {
         };
         let mut slice = Slice { heard: heard.clone(), answered: answered.clone(), ..Slice::default() };
         let columns = ["loose_id", "strict_id", "members"];
-        for batch in self.read(store, FileKind::Prevalence, Some(table), &columns).await? {
+        for batch in read(store, self.manifest, (FileKind::Prevalence, Some(table)), &columns).await? {
             let loose = column(&batch, "loose_id")?.as_fixed_size_binary();
             let strict = column(&batch, "strict_id")?.as_fixed_size_binary();
             let members = column(&batch, "members")?.as_binary::<i32>();

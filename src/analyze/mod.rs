@@ -59,7 +59,7 @@ use crate::catalog::Catalog;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::model::{Analysis, BaselineRef, Finding, SCHEMA_VERSION};
-use crate::store::{Baseline, Manifest, Store};
+use crate::store::{Baseline, FileEntry, FileKind, Manifest, Store};
 
 /// What to analyse, and how.
 #[derive(Debug, Clone)]
@@ -144,6 +144,17 @@ pub async fn analyze(
         let candidates = candidates((table, &views, &priors), request, against);
         Ok((views, priors, candidates))
     })?;
+    let with_findings: BTreeSet<&str> = loaded
+        .iter()
+        .zip(&found)
+        .filter(|(_, (.., candidates))| !candidates.is_empty())
+        .map(|(table, _)| table.name())
+        .collect();
+    let is_wanted = |file: &&FileEntry| {
+        file.kind == FileKind::Rows
+            && file.table.as_deref().is_some_and(|table| with_findings.contains(table))
+    };
+    engine.fetch(manifest.files.iter().filter(is_wanted)).await;
     for (number, (table, (views, priors, mut candidates))) in loaded.iter().zip(found).enumerate() {
         let started = std::time::Instant::now();
         common.count(&table.lines, table.answers);
@@ -251,6 +262,10 @@ async fn load<'a>(
     state: &'a FleetState,
     tables: &BTreeSet<String>,
 ) -> Result<Vec<Loaded<'a>>> {
+    let is_wanted = |file: &&FileEntry| {
+        file.kind == FileKind::Prevalence && file.table.as_ref().is_some_and(|table| tables.contains(table))
+    };
+    engine.fetch(manifest.files.iter().filter(is_wanted)).await;
     let mut loaded = Vec::with_capacity(tables.len());
     for table in tables {
         let spec = catalog.table_or_undeclared(table).into_owned();

@@ -1,15 +1,14 @@
 //! `diffy analyze`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::{App, Outcome, suppress};
 use crate::analyze::{AnalyzeRequest, Method, Span, analyze};
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Engine, EngineConfig, Snapshots};
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Fleet, SnapshotId, Verdict};
 use crate::report::{Format, RenderOptions, analysis::findings_batch, render};
-use crate::store::{Baseline, Manifest, Store};
+use crate::store::{Baseline, Commits, Manifest, Store};
 
 /// Rank the hosts of a snapshot: which need a look, and because of which rows
 #[derive(Debug, clap::Args)]
@@ -108,33 +107,39 @@ pub(super) async fn find_snapshot(
         (None, Some(name)) => Some(name.parse()?),
         (None, None) => None,
     };
-    warn_of_unreadable(app, store, fleet.as_ref()).await?;
     if snapshot != "latest" {
         return store.snapshot(Some(snapshot.parse::<SnapshotId>()?), fleet.as_ref()).await;
     }
-    let Some(fleet) = fleet else { return only_fleet(store).await };
-    store.snapshot(None, Some(&fleet)).await
-}
-
-/// The newest snapshot may be one whose manifest cannot be read.
-async fn warn_of_unreadable(app: &App, store: &Store, fleet: Option<&Fleet>) -> Result<()> {
-    let listing = store.snapshots(fleet).await?;
-    listing.unreadable.iter().for_each(|error| app.output.warn(&error.to_string()));
-    Ok(())
-}
-
-/// The newest snapshot, when all are of one fleet.
-async fn only_fleet(store: &Store) -> Result<Manifest> {
-    let listing = store.snapshots(None).await?;
-    let mut fleets: Vec<&str> = listing.manifests.iter().map(|manifest| manifest.fleet.as_str()).collect();
-    fleets.sort_unstable();
-    fleets.dedup();
+    let found = store.commits(fleet.as_ref()).await?;
+    let fleets = found.fleets();
     if fleets.len() > 1 {
+        let names: Vec<&str> = fleets.into_iter().map(Fleet::as_str).collect();
         return Err(
-            Error::usage("which fleet?").hint(format!("`--fleet` takes one of: {}", fleets.join(", ")))
+            Error::usage("which fleet?").hint(format!("`--fleet` takes one of: {}", names.join(", ")))
         );
     }
-    store.snapshot(None, None).await
+    newest(app, store, (&found, fleet.as_ref())).await
+}
+
+/// The newest snapshot; of newer ones that are damaged the user is told.
+async fn newest(app: &App, store: &Store, (found, fleet): (&Commits, Option<&Fleet>)) -> Result<Manifest> {
+    found.strange.iter().for_each(|error| app.output.warn(&error.to_string()));
+    let newest = store.newest(&found.commits).await.map_err(|error| {
+        let hint = error.hint_text().map(ToOwned::to_owned);
+        let error = Error::new(error.kind(), format!("the newest snapshot is not known: {error}"));
+        error.hint(hint.unwrap_or_else(|| "`--snapshot ID` takes another one".to_owned()))
+    })?;
+    newest.damaged.iter().for_each(|error| app.output.warn(&error.to_string()));
+    match newest.manifest {
+        Some(manifest) => {
+            if !newest.damaged.is_empty() {
+                app.output.warn(&format!("{} is taken, which is older", manifest.snapshot));
+            }
+            Ok(manifest)
+        }
+        // With what the store has instead.
+        None => store.snapshot(None, fleet).await,
+    }
 }
 
 async fn find_baseline(
@@ -160,9 +165,11 @@ async fn find_baseline(
 
 /// An engine over these snapshots.
 pub(super) fn engine(app: &App, store: &Store, manifests: Vec<Manifest>) -> Result<Engine> {
-    let config =
-        EngineConfig { memory_limit_bytes: app.memory_limit_bytes, threads: app.threads, spill_dir: None };
-    Engine::new(store.object_store(), Arc::new(manifests), &app.catalog, &config)
+    Engine::of_store(store, Snapshots::Read(manifests), &app.catalog, &engine_config(app))
+}
+
+pub(super) fn engine_config(app: &App) -> EngineConfig {
+    EngineConfig { memory_limit_bytes: app.memory_limit_bytes, threads: app.threads, spill_dir: None }
 }
 
 /// Runs the analysis.

@@ -29,7 +29,7 @@ use crate::catalog::{Catalog, Queries};
 use crate::config::{Flags, Settings, no_color};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::is_broken_pipe;
-use crate::store::{S3Settings, Store, StoreConfig};
+use crate::store::{RequestCounts, Requests, S3Settings, Store, StoreConfig};
 
 /// Which of these near-identical hosts need a look, and because of which rows.
 ///
@@ -126,6 +126,8 @@ struct App {
     progress: ProgressMode,
     memory_limit_bytes: usize,
     threads: usize,
+    /// What was asked of stores.
+    requests: Requests,
 }
 
 impl App {
@@ -145,7 +147,8 @@ impl App {
         let progress = if global.quiet { ProgressMode::Never } else { global.progress };
         let memory_limit_bytes = settings.memory_limit_bytes;
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        Ok(Self { settings, catalog, output, progress, memory_limit_bytes, threads })
+        let requests = Requests::default();
+        Ok(Self { settings, catalog, output, progress, memory_limit_bytes, threads, requests })
     }
 
     /// The store that is named, which must be there.
@@ -173,6 +176,7 @@ impl App {
                 request_payer: s3.request_payer,
             },
             spool_dir: self.settings.spool.clone(),
+            requests: self.requests.clone(),
         }
     }
 
@@ -227,9 +231,30 @@ fn execute(cli: Cli) -> Result<Outcome> {
     }
     let app = App::new(cli.global)?;
     let done = runtime.block_on(Box::pin(dispatch(&app, cli.command)));
+    tell_requests(app.requests.counts());
     // A collector's blocking read must not keep a finished command alive.
     runtime.shutdown_background();
     done
+}
+
+/// What a store on S3 would bill; the same counts for a directory.
+fn tell_requests(counts: RequestCounts) {
+    let bytes = |bytes| match bytes {
+        0 => String::new(),
+        bytes => format!(" ({})", indicatif::HumanBytes(bytes)),
+    };
+    let kinds = [
+        (counts.get, "GET", bytes(counts.bytes_read)),
+        (counts.head, "HEAD", String::new()),
+        (counts.list, "LIST", String::new()),
+        (counts.put, "PUT", bytes(counts.bytes_written)),
+        (counts.delete, "DELETE", String::new()),
+    ];
+    let told = kinds.iter().filter(|(count, ..)| *count > 0);
+    let told: Vec<String> = told.map(|(count, kind, bytes)| format!("{count} {kind}{bytes}")).collect();
+    if !told.is_empty() {
+        tracing::info!("requests: {}", told.join(", "));
+    }
 }
 
 async fn dispatch(app: &App, command: Command) -> Result<Outcome> {

@@ -9,12 +9,12 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use futures::StreamExt;
 use std::sync::Arc;
 
-use super::analyze::engine;
+use super::analyze::engine_config;
 use super::output::{print, print_error};
 use super::prompt::{self, Column, Names, Saved};
 use super::{App, Outcome};
 use crate::catalog::{BoundQuery, Queries};
-use crate::engine::{Engine, explain_error};
+use crate::engine::{Engine, Snapshots, explain_error};
 use crate::error::{Error, Result};
 use crate::report::analysis::findings_schema;
 use crate::report::escape::escape;
@@ -74,18 +74,27 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     }
     let question = question(&args, &queries)?;
     let store = app.open_store().await?;
-    let listing = store.snapshots(None).await?;
-    for error in &listing.unreadable {
-        app.output.warn(&error.to_string());
-    }
-    let engine = engine(app, &store, listing.manifests)?;
-    engine.register_batches("baselines", vec![baselines_table(&store.baselines(None).await?)?])?;
-    engine.register_batches("findings", kept_findings(app, &store).await?)?;
+    let found = store.commits(None).await?;
+    found.strange.iter().for_each(|error| app.output.warn(&error.to_string()));
+    let engine =
+        Engine::of_store(&store, Snapshots::Named(found.commits), &app.catalog, &engine_config(app))?;
+    engine.register_batches("findings", vec![RecordBatch::new_empty(findings_schema())])?;
     match question {
-        Some(question) => ask(app, &engine, question, &args).await?,
-        None => open_prompt(app, engine, &queries, &args).await?,
+        Some(question) => ask(app, (&store, &engine), question, &args).await?,
+        None => open_prompt(app, (&store, &engine), &queries, &args).await?,
     }
     Ok(Outcome::Done)
+}
+
+/// Reads what a question names and the engine does not read by itself.
+async fn register(app: &App, (store, engine): (&Store, &Engine), sql: &str) -> Result<()> {
+    if engine.names(sql, "baselines") {
+        engine.register_batches("baselines", vec![baselines_table(&store.baselines(None).await?)?])?;
+    }
+    if engine.names(sql, "findings") {
+        engine.register_batches("findings", kept_findings(app, store).await?)?;
+    }
+    Ok(())
 }
 
 /// What flags ask; `None` opens the prompt.
@@ -118,12 +127,15 @@ fn read_sql(from: impl Read) -> std::io::Result<String> {
     Ok(text)
 }
 
-async fn ask(app: &App, engine: &Engine, question: BoundQuery, args: &Args) -> Result<()> {
+async fn ask(app: &App, (store, engine): (&Store, &Engine), question: BoundQuery, args: &Args) -> Result<()> {
     if question.sql.trim().is_empty() {
         return Err(Error::usage("there is no question")
             .hint("give SQL, `--name QUERY` or `-f FILE`; `--list` lists saved queries"));
     }
-    let mut rows = engine.ask(&question).await?;
+    register(app, (store, engine), &question.sql).await?;
+    let rows = engine.ask(&question).await;
+    engine.damaged().iter().for_each(|error| app.output.warn(&error.to_string()));
+    let mut rows = rows?;
     let destination = app.output.open(args.output.as_deref(), args.format)?;
     let mut writer = writer(args.format, destination.writer, app.output.width, destination.color);
     writer.schema(&rows.schema())?;
@@ -169,25 +181,30 @@ impl Names for KnownNames {
     }
 }
 
-async fn known_names(engine: &Engine, queries: &Queries) -> KnownNames {
+async fn known_names(engine: &Engine, queries: &Queries) -> Result<KnownNames> {
     let mut columns = BTreeMap::new();
-    for table in engine.table_names() {
-        for name in [table.clone(), format!("current.{table}")] {
-            let Ok(schema) = engine.columns_of(&name).await else { continue };
-            let of_table = schema
-                .fields()
-                .iter()
-                .map(|field| Column { name: field.name().clone(), kind: field.data_type().to_string() });
-            columns.insert(name, of_table.collect());
-        }
+    for table in engine.table_names().await? {
+        let Ok(schema) = engine.columns_of(&table).await else { continue };
+        let of_table = schema
+            .fields()
+            .iter()
+            .map(|field| Column { name: field.name().clone(), kind: field.data_type().to_string() });
+        let of_table: Vec<Column> = of_table.collect();
+        columns.insert(format!("current.{table}"), of_table.clone());
+        columns.insert(table, of_table);
     }
     let saved =
         queries.iter().map(|query| Saved { name: query.name.clone(), question: query.sentence.clone() });
-    KnownNames { columns, saved: saved.collect() }
+    Ok(KnownNames { columns, saved: saved.collect() })
 }
 
-async fn open_prompt(app: &App, engine: Engine, queries: &Queries, args: &Args) -> Result<()> {
-    let names = known_names(&engine, queries).await;
+async fn open_prompt(
+    app: &App,
+    (store, engine): (&Store, &Engine),
+    queries: &Queries,
+    args: &Args,
+) -> Result<()> {
+    let names = known_names(engine, queries).await?;
     app.output.say("\\? for help, \\d for the tables, Ctrl-D to quit");
     let runtime = tokio::runtime::Handle::current();
     let mut execute = |sql: &str| {
@@ -197,7 +214,7 @@ async fn open_prompt(app: &App, engine: Engine, queries: &Queries, args: &Args) 
                 // The query, not the prompt.
                 biased;
                 _ = tokio::signal::ctrl_c() => Err(Error::usage("interrupted")),
-                asked = ask(app, &engine, question, args) => asked,
+                asked = ask(app, (store, engine), question, args) => asked,
             }
         })
     };

@@ -1,18 +1,26 @@
 //! `diffy snapshot`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::Duration;
+use chrono::TimeDelta;
 use clap::Subcommand;
+use futures::{StreamExt, stream};
 
 use super::analyze::find_snapshot;
 use super::collect::{make_snapshot, summary, tell_problems};
 use super::output::print;
 use super::{App, Outcome};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Fleet, SnapshotId, now, rfc3339};
 use crate::report::escape::escape;
-use crate::store::{FileKind, Held, Manifest, Orphan, SpoolReader, Store};
+use crate::store::{Commit, Commits, FileKind, Held, Manifest, Orphan, SpoolReader, Store};
+
+/// Largest age that can be asked for: a hundred years.
+const MOST_DAYS: i64 = 36_525;
+/// Snapshots that are listed with one write.
+const LISTED_AT_ONCE: usize = 64;
+/// Snapshots that are deleted at once.
+const CONCURRENT_DELETIONS: usize = 8;
 
 /// List, show, prove, finish and delete snapshots
 #[derive(Debug, clap::Args)]
@@ -28,6 +36,9 @@ enum Command {
         /// Only of this fleet
         #[arg(long)]
         fleet: Option<Fleet>,
+        /// Only so many of the newest
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
         /// Print the manifests as JSON lines
         #[arg(long)]
         json: bool,
@@ -74,7 +85,7 @@ struct PruneArgs {
     #[arg(long, value_name = "N")]
     keep: Option<usize>,
     /// Only those that are older than so many days
-    #[arg(long, value_name = "DAYS")]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i64).range(0..=MOST_DAYS))]
     older_than: Option<i64>,
     /// What interrupted collections left behind; `snapshot recover` would make snapshots of it
     #[arg(long)]
@@ -90,7 +101,7 @@ struct PruneArgs {
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let store = app.open_store().await?;
     match args.command {
-        Command::List { fleet, json } => list(app, &store, fleet.as_ref(), json).await,
+        Command::List { fleet, limit, json } => list(app, &store, (fleet.as_ref(), limit), json).await,
         Command::Show { snapshot, fleet, json } => {
             let manifest = find_snapshot(app, &store, fleet, &snapshot).await?;
             print(&if json { pretty(&manifest)? } else { show(&manifest) })
@@ -103,24 +114,33 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-async fn list(app: &App, store: &Store, fleet: Option<&Fleet>, json: bool) -> Result<()> {
-    let listing = store.snapshots(fleet).await?;
-    for error in &listing.unreadable {
-        app.output.warn(&error.to_string());
-    }
-    let mut text = String::new();
-    for manifest in &listing.manifests {
-        if json {
-            text.push_str(
-                &serde_json::to_string(manifest)
-                    .map_err(|source| Error::internal("cannot encode").source(source))?,
-            );
-            text.push('\n');
-        } else {
-            text.push_str(&line(manifest));
+async fn list(
+    app: &App,
+    store: &Store,
+    (fleet, limit): (Option<&Fleet>, Option<usize>),
+    json: bool,
+) -> Result<()> {
+    let found = store.commits(fleet).await?;
+    found.strange.iter().for_each(|error| app.output.warn(&error.to_string()));
+    let first = limit.map_or(0, |limit| found.commits.len().saturating_sub(limit));
+    // Line by line: the first ones are there before the last ones are read.
+    for some in found.commits[first..].chunks(LISTED_AT_ONCE) {
+        let mut text = String::new();
+        for manifest in store.manifests(some).await {
+            match manifest {
+                Ok(manifest) if json => text.push_str(&json_line(&manifest)?),
+                Ok(manifest) => text.push_str(&line(&manifest)),
+                Err(error) => app.output.warn(&error.to_string()),
+            }
         }
+        print(&text)?;
     }
-    print(&text)
+    Ok(())
+}
+
+fn json_line(manifest: &Manifest) -> Result<String> {
+    let json = serde_json::to_string(manifest);
+    json.map(|json| json + "\n").map_err(|source| Error::internal("cannot encode a manifest").source(source))
 }
 
 fn bytes(manifest: &Manifest) -> u64 {
@@ -186,15 +206,20 @@ fn show(manifest: &Manifest) -> String {
 }
 
 async fn verify(app: &App, store: &Store, snapshots: &[SnapshotId]) -> Result<()> {
-    let listing = store.snapshots(None).await?;
-    for error in &listing.unreadable {
-        app.output.warn(&error.to_string());
-    }
-    let unreadable = listing.unreadable.len();
+    let found = store.commits(None).await?;
+    found.strange.iter().for_each(|error| app.output.warn(&error.to_string()));
+    let mut unreadable = found.strange.len();
     let mut damaged = 0;
-    let wanted = chosen(listing.manifests, snapshots)?;
-    for manifest in &wanted {
-        let checks = store.verify(manifest).await?;
+    for manifest in store.manifests(&chosen(found.commits, snapshots)?).await {
+        let manifest = match manifest {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                app.output.warn(&error.to_string());
+                unreadable += 1;
+                continue;
+            }
+        };
+        let checks = store.verify(&manifest).await?;
         let bad: Vec<_> = checks.iter().filter(|check| check.problem.is_some()).collect();
         for check in &bad {
             let problem = check.problem.as_deref().unwrap_or_default();
@@ -207,7 +232,7 @@ async fn verify(app: &App, store: &Store, snapshots: &[SnapshotId]) -> Result<()
         }
         damaged += bad.len();
         if bad.is_empty() {
-            let size = indicatif::HumanBytes(bytes(manifest));
+            let size = indicatif::HumanBytes(bytes(&manifest));
             print(&format!("{}  ok       {} files, {size}\n", manifest.snapshot, checks.len()))?;
         }
     }
@@ -224,15 +249,16 @@ async fn verify(app: &App, store: &Store, snapshots: &[SnapshotId]) -> Result<()
     Ok(())
 }
 
-fn chosen(manifests: Vec<Manifest>, snapshots: &[SnapshotId]) -> Result<Vec<Manifest>> {
-    let all: Vec<SnapshotId> = manifests.iter().map(|manifest| manifest.snapshot).collect();
+/// Those of `snapshots`, or all when there are none.
+fn chosen(mut commits: Vec<Commit>, snapshots: &[SnapshotId]) -> Result<Vec<Commit>> {
+    let all: BTreeSet<SnapshotId> = commits.iter().map(|commit| commit.snapshot).collect();
     if let Some(absent) = snapshots.iter().find(|id| !all.contains(id)) {
         return Err(
             Error::usage(format!("there is no snapshot `{absent}`")).hint("`diffy snapshot list` shows them")
         );
     }
-    let wanted = |manifest: &Manifest| snapshots.is_empty() || snapshots.contains(&manifest.snapshot);
-    Ok(manifests.into_iter().filter(wanted).collect())
+    commits.retain(|commit| snapshots.is_empty() || snapshots.contains(&commit.snapshot));
+    Ok(commits)
 }
 
 async fn recover(app: &App, store: &Store, snapshots: &[SnapshotId], only_list: bool) -> Result<()> {
@@ -295,23 +321,16 @@ async fn recover_one(app: &App, store: &Store, orphan: &Orphan, only_list: bool)
 }
 
 async fn delete(app: &App, store: &Store, snapshots: &[SnapshotId]) -> Result<()> {
-    for manifest in chosen(store.snapshots(None).await?.manifests, snapshots)? {
-        store.delete_snapshot(&manifest).await?;
-        app.output.say(&format!("deleted {}", manifest.snapshot));
+    for commit in chosen(store.commits(None).await?.commits, snapshots)? {
+        store.delete_snapshot(&store.manifest(&commit).await?).await?;
+        app.output.say(&format!("deleted {}", commit.snapshot));
     }
     Ok(())
 }
 
 async fn prune(app: &App, store: &Store, args: PruneArgs) -> Result<()> {
-    let verb = if args.dry_run { "would delete" } else { "deleted" };
     if args.keep.is_some() || args.older_than.is_some() {
-        let listing = store.snapshots(args.fleet.as_ref()).await?;
-        for manifest in old(listing.manifests, &args) {
-            if !args.dry_run {
-                store.delete_snapshot(&manifest).await?;
-            }
-            app.output.say(&format!("{verb} {} of fleet {}", manifest.snapshot, manifest.fleet));
-        }
+        prune_old(app, store, &args).await?;
     }
     if args.orphans {
         for orphan in store.orphans().await? {
@@ -319,27 +338,60 @@ async fn prune(app: &App, store: &Store, args: PruneArgs) -> Result<()> {
         }
         let stale = store.delete_stale_scratch(args.dry_run)?;
         if stale > 0 {
+            let verb = if args.dry_run { "would delete" } else { "deleted" };
             app.output.say(&format!("{verb} {stale} sets of sort runs that nobody needs"));
         }
     }
     Ok(())
 }
 
-/// Of each fleet: what is beyond `--keep` and beyond `--older-than`.
-fn old(manifests: Vec<Manifest>, args: &PruneArgs) -> Vec<Manifest> {
-    let mut newer: BTreeMap<String, usize> = BTreeMap::new();
-    let before = args.older_than.map(|days| now() - Duration::days(days));
-    let mut old: Vec<Manifest> = Vec::new();
-    for manifest in manifests.into_iter().rev() {
-        let newer = newer.entry(manifest.fleet.to_string()).or_default();
-        let is_beyond = args.keep.is_none_or(|keep| *newer >= keep);
-        let is_older = before.is_none_or(|before| manifest.started < before);
-        *newer += 1;
-        if is_beyond && is_older {
-            old.push(manifest);
+/// Deletes, of each fleet, what is beyond `--keep` and beyond `--older-than`. Ids say how old snapshots are; manifests
+/// are read of those that are kept by count and of those that are deleted.
+async fn prune_old(app: &App, store: &Store, args: &PruneArgs) -> Result<()> {
+    let found = store.commits(args.fleet.as_ref()).await?;
+    let kept = kept(store, &found, args.keep).await?;
+    let before = args.older_than.and_then(|days| now().checked_sub_signed(TimeDelta::days(days)));
+    let is_old = |commit: &&Commit| {
+        !kept.contains(&commit.snapshot) && before.is_none_or(|before| commit.snapshot.time() < before)
+    };
+    let deletions = found.commits.iter().rev().filter(is_old).map(|commit| async move {
+        if args.dry_run {
+            return (commit, Ok("would delete"));
+        }
+        (commit, delete_one(store, commit).await.map(|()| "deleted"))
+    });
+    let mut deletions = stream::iter(deletions).buffered(CONCURRENT_DELETIONS);
+    while let Some((commit, done)) = deletions.next().await {
+        match done {
+            Ok(verb) => app.output.say(&format!("{verb} {} of fleet {}", commit.snapshot, commit.fleet)),
+            // Without its manifest nobody knows what its files are; others go all the same.
+            Err(error) if error.kind() == ErrorKind::Data => app.output.warn(&format!("left alone: {error}")),
+            Err(error) => return Err(error),
         }
     }
-    old
+    Ok(())
+}
+
+async fn delete_one(store: &Store, commit: &Commit) -> Result<()> {
+    store.delete_snapshot(&store.manifest(commit).await?).await
+}
+
+/// The newest `keep` of each fleet whose manifests can be read: a damaged one must not cost the last that can be used.
+async fn kept(store: &Store, found: &Commits, keep: Option<usize>) -> Result<BTreeSet<SnapshotId>> {
+    let mut kept = BTreeSet::new();
+    for fleet in found.fleets() {
+        let mut of_fleet = found.commits.iter().rev().filter(|commit| commit.fleet == *fleet);
+        let mut missing = keep.unwrap_or_default();
+        while missing > 0 {
+            let next: Vec<Commit> = of_fleet.by_ref().take(missing).cloned().collect();
+            if next.is_empty() {
+                break;
+            }
+            missing -= store.manifests(&next).await.iter().filter(|read| read.is_ok()).count();
+            kept.extend(next.iter().map(|commit| commit.snapshot));
+        }
+    }
+    Ok(kept)
 }
 
 /// What is said of parts that somebody else may be writing.

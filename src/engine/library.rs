@@ -2,7 +2,8 @@
 //!
 //! A table's columns are the catalog's, then those that the newest files have beside them. Reading every footer would
 //! cost a request per file of the store, so only the [`FOOTERS`] newest files of a table are read, when a query first
-//! names it; a column that only older files have is not seen.
+//! names it, and only of snapshots whose manifests were read by then: the archive's sample at least. A column that
+//! only older files have is not seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -10,8 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
-use datafusion::common::ScalarValue;
-use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::{MemTable, ViewTable, provider_as_source};
 use datafusion::error::Result;
@@ -20,15 +19,14 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
-use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
+use super::archive::Archive;
 use super::table::{PARTITIONS, SnapshotTable, StoredFile};
 use super::{functions, shapes};
 use crate::catalog::{Catalog, OWN_COLUMNS};
 use crate::error::Error;
-use crate::model::SnapshotId;
-use crate::store::{FileEntry, FileKind, Manifest};
+use crate::store::{Commit, FileKind, Manifest};
 
 /// So many bytes at a file's end are read at once: of most files, all that says what is in it. Over a network each
 /// request costs more than these bytes.
@@ -71,66 +69,79 @@ impl Scope {
         matches!(self, Self::Prevalence | Self::CurrentPrevalence)
     }
 
-    fn shows(self, current: bool) -> bool {
-        current || matches!(self, Self::All | Self::Prevalence)
+    fn is_current(self) -> bool {
+        matches!(self, Self::Current | Self::CurrentPrevalence)
     }
 }
 
-/// The files of committed snapshots, by kind and table, newest first, and what others registered.
+/// The tables of an archive, and what others registered.
 #[derive(Debug)]
 pub(super) struct Library {
     url: ObjectStoreUrl,
     store: Arc<dyn ObjectStore>,
     runtime: Arc<RuntimeEnv>,
-    manifests: Arc<Vec<Manifest>>,
-    current: BTreeSet<SnapshotId>,
-    files: BTreeMap<(FileKind, String), Vec<StoredFile>>,
+    archive: Arc<Archive>,
     /// Columns that the catalog declares, by table.
     declared: BTreeMap<String, Vec<(Field, bool)>>,
     /// Columns that were found out from footers before.
-    found: Mutex<BTreeMap<(FileKind, String), SchemaRef>>,
+    found: Mutex<BTreeMap<Key, SchemaRef>>,
     registered: RwLock<BTreeMap<String, Arc<MemTable>>>,
 }
 
+/// A kind of files, and their table; none for coverage and hosts.
+type Key = (FileKind, String);
+
 impl Library {
-    /// Files every file of `manifests` under its table.
-    ///
-    /// # Errors
-    /// A manifest names a path that cannot be in a store.
+    /// The tables of `archive`, whose files are in `store`.
     pub(super) fn new(
         store: (ObjectStoreUrl, Arc<dyn ObjectStore>),
         runtime: Arc<RuntimeEnv>,
-        manifests: Arc<Vec<Manifest>>,
+        archive: Archive,
         catalog: &Catalog,
-    ) -> std::result::Result<Self, Error> {
-        let current = newest(&manifests);
-        let mut files: BTreeMap<_, Vec<StoredFile>> = BTreeMap::new();
-        let mut sorted: Vec<&Manifest> = manifests.iter().collect();
-        sorted.sort_by_key(|manifest| std::cmp::Reverse(manifest.snapshot));
-        for manifest in sorted {
-            for entry in &manifest.files {
-                let key = (entry.kind, entry.table.clone().unwrap_or_default());
-                let stored = stored_file(manifest, entry, current.contains(&manifest.snapshot))?;
-                files.entry(key).or_default().push(stored);
-            }
-        }
+    ) -> Self {
         let declared = catalog.tables().map(|spec| {
             let column = |column: &crate::catalog::ColumnSpec| {
                 (Field::new(&column.name, column.kind.data_type(), true), column.is_comparable())
             };
             (spec.name.clone(), spec.columns.iter().map(column).collect())
         });
-        Ok(Self {
+        Self {
             url: store.0,
             store: store.1,
             runtime,
-            current,
-            files,
+            archive: Arc::new(archive),
             declared: declared.collect(),
-            manifests,
             found: Mutex::default(),
             registered: RwLock::default(),
-        })
+        }
+    }
+
+    /// The snapshots.
+    pub(super) fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    /// Reads all manifests, so that [`Self::names`] knows every table.
+    pub(super) async fn read_all(&self) -> Result<()> {
+        self.archive.filed(self.archive.commits()).await.map(|_| ())
+    }
+
+    /// The snapshots that a schema shows, newest first.
+    async fn commits(&self, scope: Scope) -> Result<Vec<Commit>> {
+        if scope.is_current() {
+            return self.archive.newest().await;
+        }
+        Ok(self.archive.commits().to_vec())
+    }
+
+    /// Files of the snapshots that were read, newest first.
+    fn known(&self, key: &Key) -> Vec<StoredFile> {
+        let known = self.archive.known();
+        known.iter().filter_map(|filed| filed.files.get(key)).flatten().cloned().collect()
+    }
+
+    fn is_known(&self, key: &Key) -> bool {
+        self.archive.known().iter().any(|filed| filed.files.contains_key(key))
     }
 
     /// Puts `batches` up as a table, in place of what had that name.
@@ -150,11 +161,13 @@ impl Library {
         Ok(())
     }
 
-    /// Names of the tables of a schema, sorted.
+    /// Names of the tables of a schema, sorted: those of the catalog, and those of snapshots that were read.
     pub(super) fn names(&self, scope: Scope) -> Vec<String> {
         let kind = if scope.is_prevalence() { FileKind::Prevalence } else { FileKind::Rows };
         let mut names: BTreeSet<String> = self.declared.keys().cloned().collect();
-        names.extend(self.files.keys().filter(|(of, _)| *of == kind).map(|(_, table)| table.clone()));
+        for filed in self.archive.known() {
+            names.extend(filed.files.keys().filter(|(of, _)| *of == kind).map(|(_, table)| table.clone()));
+        }
         if !scope.is_prevalence() {
             names.extend(META.map(str::to_owned));
             names.extend(self.registered.read().unwrap_or_else(PoisonError::into_inner).keys().cloned());
@@ -174,7 +187,7 @@ impl Library {
             "coverage" => self.stored(scope, FileKind::Coverage, "").await,
             "hosts" => self.stored(scope, FileKind::Hosts, "").await,
             "prevalence" => self.prevalence(scope).await.map(Some),
-            "snapshots" => self.snapshots(scope).map(Some),
+            "snapshots" => self.snapshots(scope).await.map(Some),
             _ => match default_shape(name) {
                 Some(schema) => Ok(Some(Arc::new(MemTable::try_new(schema, vec![Vec::new()])?))),
                 None => self.stored(scope, FileKind::Rows, name).await,
@@ -182,9 +195,9 @@ impl Library {
         }
     }
 
-    fn snapshots(&self, scope: Scope) -> Result<Arc<dyn TableProvider>> {
-        let wanted = |manifest: &&Manifest| scope.shows(self.current.contains(&manifest.snapshot));
-        let manifests: Vec<&Manifest> = self.manifests.iter().filter(wanted).collect();
+    async fn snapshots(&self, scope: Scope) -> Result<Arc<dyn TableProvider>> {
+        let filed = self.archive.filed(&self.commits(scope).await?).await?;
+        let manifests: Vec<&Manifest> = filed.iter().rev().map(|filed| &filed.manifest).collect();
         let batch = shapes::snapshots(&manifests)?;
         Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))
     }
@@ -196,17 +209,22 @@ impl Library {
         name: &str,
     ) -> Result<Option<Arc<dyn TableProvider>>> {
         let key = (kind, name.to_owned());
-        if !name.is_empty() && !self.declared.contains_key(name) && !self.files.contains_key(&key) {
-            return Ok(None);
+        if matches!(kind, FileKind::Rows | FileKind::Prevalence) {
+            self.archive.sample().await?;
+            if !self.declared.contains_key(name) && !self.is_known(&key) {
+                self.read_all().await?;
+                if !self.is_known(&key) {
+                    return Ok(None);
+                }
+            }
         }
         let columns = self.columns(&key).await?;
-        let files = self.files.get(&key).map(Vec::as_slice).unwrap_or_default();
-        let files = files.iter().filter(|file| scope.shows(file.current)).cloned().collect();
-        Ok(Some(Arc::new(SnapshotTable::new(self.url.clone(), columns, files))))
+        let commits = self.commits(scope).await?;
+        Ok(Some(Arc::new(SnapshotTable::new(self.url.clone(), columns, (&self.archive, key, commits)))))
     }
 
     /// The columns of a table's files.
-    async fn columns(&self, key: &(FileKind, String)) -> Result<SchemaRef> {
+    async fn columns(&self, key: &Key) -> Result<SchemaRef> {
         match key.0 {
             FileKind::Coverage => return Ok(shapes::coverage()),
             FileKind::Hosts => return Ok(shapes::hosts()),
@@ -221,7 +239,7 @@ impl Library {
         Ok(Arc::clone(found.entry(key.clone()).or_insert(schema)))
     }
 
-    async fn merged(&self, key: &(FileKind, String)) -> Result<SchemaRef> {
+    async fn merged(&self, key: &Key) -> Result<SchemaRef> {
         let rows = key.0 == FileKind::Rows;
         let own = if rows { shapes::row_columns() } else { shapes::prevalence_columns() };
         let declared = self.declared.get(&key.1).map(Vec::as_slice).unwrap_or_default();
@@ -241,10 +259,9 @@ impl Library {
 
     /// Schemas of the newest files of a table. A file that cannot be read fails the queries that need its rows, and no
     /// others.
-    async fn footers(&self, key: &(FileKind, String)) -> Vec<Schema> {
-        let files = self.files.get(key).map(Vec::as_slice).unwrap_or_default();
-        let metas: Vec<ObjectMeta> =
-            files.iter().take(FOOTERS).map(|stored| stored.file.object_meta.clone()).collect();
+    async fn footers(&self, key: &Key) -> Vec<Schema> {
+        let files = self.known(key).into_iter().take(FOOTERS);
+        let metas: Vec<ObjectMeta> = files.map(|stored| stored.file.object_meta).collect();
         let footers: Vec<Result<Schema>> =
             stream::iter(metas).map(|meta| self.footer(meta)).buffered(FOOTERS_AT_ONCE).collect().await;
         footers.into_iter().flatten().collect()
@@ -261,12 +278,14 @@ impl Library {
 
     /// Prevalence of all tables as one: each line's own columns become JSON text.
     async fn prevalence(&self, scope: Scope) -> Result<Arc<dyn TableProvider>> {
-        let mut names = self.names(Scope::Prevalence);
-        // One table without files, so that there are columns even where nothing is stored.
-        names.retain(|name| self.files.contains_key(&(FileKind::Prevalence, name.clone())));
+        let commits = self.commits(scope).await?;
+        let filed = self.archive.filed(&commits).await?;
+        let tables = filed.iter().flat_map(|filed| filed.files.keys());
+        let names: BTreeSet<&String> =
+            tables.filter(|(kind, _)| *kind == FileKind::Prevalence).map(|(_, table)| table).collect();
         let mut union: Option<LogicalPlanBuilder> = None;
-        for name in &names {
-            let plan = self.prevalence_of(scope, name).await?;
+        for name in names {
+            let plan = self.prevalence_of(&commits, name).await?;
             union = Some(match union {
                 Some(union) => union.union(plan)?,
                 None => LogicalPlanBuilder::from(plan),
@@ -279,17 +298,18 @@ impl Library {
         Ok(Arc::new(ViewTable::new(plan, None)))
     }
 
-    async fn prevalence_of(&self, scope: Scope, name: &str) -> Result<LogicalPlan> {
-        let columns = self.columns(&(FileKind::Prevalence, name.to_owned())).await?;
-        let files =
-            self.files.get(&(FileKind::Prevalence, name.to_owned())).map(Vec::as_slice).unwrap_or_default();
-        let files = files.iter().filter(|file| scope.shows(file.current)).cloned().collect();
-        self.prevalence_over(name, SnapshotTable::new(self.url.clone(), columns, files))
+    async fn prevalence_of(&self, commits: &[Commit], name: &str) -> Result<LogicalPlan> {
+        let key = (FileKind::Prevalence, name.to_owned());
+        let columns = self.columns(&key).await?;
+        let of = (&self.archive, key, commits.to_vec());
+        self.prevalence_over(name, SnapshotTable::new(self.url.clone(), columns, of))
     }
 
+    /// One table without files, so that there are columns even where nothing is stored.
     fn empty_prevalence(&self) -> SnapshotTable {
         let columns = Arc::new(Schema::new(shapes::prevalence_columns()));
-        SnapshotTable::new(self.url.clone(), columns, Vec::new())
+        let key = (FileKind::Prevalence, String::new());
+        SnapshotTable::new(self.url.clone(), columns, (&self.archive, key, Vec::new()))
     }
 
     fn prevalence_over(&self, name: &str, table: SnapshotTable) -> Result<LogicalPlan> {
@@ -338,37 +358,6 @@ fn widen(columns: &mut Vec<Field>, found: &Field) {
         Some(_) => {}
         None => columns.push(found.clone().with_nullable(true)),
     }
-}
-
-/// The newest snapshot of each fleet.
-fn newest(manifests: &[Manifest]) -> BTreeSet<SnapshotId> {
-    let mut newest = BTreeMap::new();
-    for manifest in manifests {
-        let of_fleet = newest.entry(manifest.fleet.as_str()).or_insert(manifest.snapshot);
-        *of_fleet = manifest.snapshot.max(*of_fleet);
-    }
-    newest.into_values().collect()
-}
-
-fn stored_file(manifest: &Manifest, entry: &FileEntry, current: bool) -> Result<StoredFile, Error> {
-    let location = Path::parse(&entry.path).map_err(|source| {
-        Error::data(format!("`{}` is no path in a store", entry.path.escape_debug()))
-            .source(source)
-            .with("snapshot", manifest.snapshot)
-            .hint("`diffy snapshot verify` checks a snapshot against its manifest")
-    })?;
-    let values = [manifest.fleet.to_string(), manifest.snapshot.dt(), manifest.snapshot.to_string()];
-    let file = PartitionedFile::new_from_meta(ObjectMeta {
-        location,
-        // Files are written once, so size and path say all that a cache has to know.
-        last_modified: chrono::DateTime::UNIX_EPOCH,
-        size: entry.bytes,
-        e_tag: None,
-        version: None,
-    })
-    .with_partition_values(values.map(ScalarValue::from).to_vec());
-    debug_assert_eq!(file.partition_values.first().map(ScalarValue::data_type), Some(DataType::Utf8));
-    Ok(StoredFile { file, rows: entry.rows, current })
 }
 
 /// The library as SQL addresses it: `diffy.SCHEMA.TABLE`.

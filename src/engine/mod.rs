@@ -6,9 +6,11 @@
 //! snapshot of each fleet. `prev` has the prevalence of each osquery table with the table's own columns, and
 //! `current_prev` the same over the newest snapshot of each fleet.
 
+mod archive;
 mod explain;
 mod functions;
 mod library;
+mod near;
 mod shapes;
 mod sort;
 mod table;
@@ -32,17 +34,21 @@ use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 
+use self::archive::Archive;
 pub use self::explain::explain_error;
 use self::library::{Library, Scope, Shelves};
+use self::near::Near;
 pub use self::sort::{DEFAULT_BATCH_ROWS, SortConfig, sort_stream};
 use crate::catalog::{BoundQuery, Catalog, ParamValue};
 use crate::error::{Error, Result};
-use crate::store::Manifest;
+use crate::store::{Commit, FileEntry, Manifest, Store};
 
 /// Where the store is for DataFusion; nobody outside ever sees it but in `EXPLAIN`.
 const STORE_URL: &str = "diffy://store/";
 /// The catalog that all schemas are in.
 const CATALOG: &str = "diffy";
+/// Where SQL finds the names of all tables.
+const INFORMATION_SCHEMA: &str = "information_schema";
 /// Least memory that queries are given, in bytes.
 const MIN_MEMORY: usize = 32 << 20;
 
@@ -55,6 +61,15 @@ pub struct EngineConfig {
     pub threads: usize,
     /// Where sorts and groupings go that do not fit into memory; `None` is the system's temporary directory.
     pub spill_dir: Option<PathBuf>,
+}
+
+/// The snapshots that an engine is over.
+#[derive(Debug)]
+pub enum Snapshots {
+    /// These, whose manifests are here.
+    Read(Vec<Manifest>),
+    /// These; a manifest is read when a query needs it.
+    Named(Vec<Commit>),
 }
 
 /// SQL over the committed snapshots of one store.
@@ -82,6 +97,35 @@ impl Engine {
         catalog: &Catalog,
         config: &EngineConfig,
     ) -> Result<Self> {
+        Self::over(object_store, Archive::of_manifests(&manifests, None)?, catalog, config)
+    }
+
+    /// An engine over these snapshots of `store`. Of a store that is not local, small files are fetched whole and kept
+    /// for a while.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_store(
+        store: &Store,
+        snapshots: Snapshots,
+        catalog: &Catalog,
+        config: &EngineConfig,
+    ) -> Result<Self> {
+        let near = (!store.is_local()).then(|| Arc::new(Near::new(store.object_store())));
+        let object_store = near.clone().map_or_else(|| store.object_store(), |near| near as _);
+        let archive = match snapshots {
+            Snapshots::Read(manifests) => Archive::of_manifests(&manifests, near)?,
+            Snapshots::Named(commits) => Archive::of_commits(Some(store.clone()), commits, near),
+        };
+        Self::over(object_store, archive, catalog, config)
+    }
+
+    fn over(
+        object_store: Arc<dyn ObjectStore>,
+        archive: Archive,
+        catalog: &Catalog,
+        config: &EngineConfig,
+    ) -> Result<Self> {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(config.memory_limit_bytes.max(MIN_MEMORY))))
             .with_disk_manager_builder(sort::spill_disk(config.spill_dir.clone()))
@@ -90,7 +134,7 @@ impl Engine {
         let url = ObjectStoreUrl::parse(STORE_URL)
             .map_err(|source| Error::internal("the store has no address").source(source))?;
         runtime.register_object_store(url.as_ref(), Arc::clone(&object_store));
-        let library = Library::new((url, object_store), Arc::clone(&runtime), manifests, catalog)?;
+        let library = Library::new((url, object_store), Arc::clone(&runtime), archive, catalog);
         let state = SessionStateBuilder::new()
             .with_config(session_config(config))
             .with_runtime_env(runtime)
@@ -154,7 +198,14 @@ impl Engine {
     pub async fn plan(&self, sql: &str, params: Vec<(String, ScalarValue)>) -> Result<DataFrame> {
         let explained = |error: DataFusionError| explain_error(error, self);
         let state = self.context.state();
-        let plan = state.create_logical_plan(sql).await.map_err(explained)?;
+        let dialect = state.config().options().sql_parser.dialect;
+        let statement = state.sql_to_statement(sql, &dialect).map_err(explained)?;
+        let named = state.resolve_table_references(&statement).map_err(explained)?;
+        if named.iter().any(|table| table.schema() == Some(INFORMATION_SCHEMA)) {
+            // It lists every table.
+            self.library.read_all().await.map_err(explained)?;
+        }
+        let plan = state.statement_to_plan(statement).await.map_err(explained)?;
         let read_only =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&plan).map_err(|source| {
@@ -170,6 +221,26 @@ impl Engine {
         Ok(DataFrame::new(state, plan))
     }
 
+    /// Whether a question names a table of `public` or `current`; false for what is no question.
+    pub fn names(&self, sql: &str, table: &str) -> bool {
+        let state = self.context.state();
+        let dialect = state.config().options().sql_parser.dialect;
+        let statement = state.sql_to_statement(sql, &dialect);
+        let named = statement.and_then(|statement| state.resolve_table_references(&statement));
+        named.is_ok_and(|named| named.iter().any(|reference| reference.table() == table))
+    }
+
+    /// Manifests that queries needed and that are damaged, each named once: their snapshots were left out.
+    pub fn damaged(&self) -> Vec<Error> {
+        self.library.archive().damaged()
+    }
+
+    /// Reads these files ahead, where each would be a request of its own: the small ones, from stores that are not
+    /// local, many at once. What cannot be read is told by the query that needs it.
+    pub async fn fetch(&self, files: impl Iterator<Item = &FileEntry>) {
+        self.library.archive().fetch(files).await;
+    }
+
     /// Puts `batches` up as table `name` (of `public` and `current`) in place of what had that name.
     ///
     /// # Errors
@@ -178,9 +249,14 @@ impl Engine {
         self.library.register(name, batches)
     }
 
-    /// Names of the tables that `public` and `current` have, sorted.
-    pub fn table_names(&self) -> Vec<String> {
-        self.library.names(Scope::All)
+    /// Names of the tables that `public` and `current` have, sorted: those of the catalog, and those that recent
+    /// snapshots have beside them.
+    ///
+    /// # Errors
+    /// The store does not give a manifest.
+    pub async fn table_names(&self) -> Result<Vec<String>> {
+        self.library.archive().sample().await.map_err(|error| explain_error(error, self))?;
+        Ok(self.library.names(Scope::All))
     }
 
     /// Columns of a table: `processes`, `current.processes`, `prev.processes`.

@@ -1,6 +1,6 @@
-//! One stored table: exactly the files that committed manifests name, pruned by fleet, day and snapshot.
+//! One stored table: exactly the files that committed manifests name, pruned by fleet, day and snapshot before the
+//! manifests are read.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray};
@@ -23,6 +23,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use futures::future::BoxFuture;
 
+use super::archive::{Archive, partition_values};
+use crate::store::{Commit, FileKind};
+
 /// Columns whose values come from the manifest and not from the files.
 pub(super) const PARTITIONS: [&str; 3] = ["fleet", "dt", "snapshot"];
 
@@ -33,49 +36,42 @@ pub(super) struct StoredFile {
     pub(super) file: PartitionedFile,
     /// Rows in it.
     pub(super) rows: u64,
-    /// Whether its snapshot is the newest one of its fleet.
-    pub(super) current: bool,
 }
 
-/// A table over stored files.
+/// A table over the stored files of snapshots.
 #[derive(Debug)]
 pub(super) struct SnapshotTable {
     store: ObjectStoreUrl,
     schema: TableSchema,
-    files: Vec<StoredFile>,
+    archive: Arc<Archive>,
+    /// Which files of a snapshot.
+    key: (FileKind, String),
+    /// Newest first.
+    commits: Vec<Commit>,
 }
 
 impl SnapshotTable {
-    /// A table of `files`, whose own columns are `columns`; what a file lacks of them is null.
-    pub(super) fn new(store: ObjectStoreUrl, columns: SchemaRef, files: Vec<StoredFile>) -> Self {
+    /// A table of the files of that kind in these snapshots, whose own columns are `columns`; what a file lacks of
+    /// them is null.
+    pub(super) fn new(
+        store: ObjectStoreUrl,
+        columns: SchemaRef,
+        (archive, key, commits): (&Arc<Archive>, (FileKind, String), Vec<Commit>),
+    ) -> Self {
         let schema = TableSchema::builder(columns).with_table_partition_cols(partition_fields()).build();
-        Self { store, schema, files }
+        Self { store, schema, archive: Arc::clone(archive), key, commits }
     }
 
-    /// The files whose partition values satisfy all `filters`.
-    fn kept(&self, state: &dyn Session, filters: &[&Expr]) -> Result<Vec<&StoredFile>> {
-        let mut numbers = HashMap::new();
-        let mut distinct: Vec<&[ScalarValue]> = Vec::new();
-        let mut number_of = Vec::with_capacity(self.files.len());
-        for stored in &self.files {
-            let values = stored.file.partition_values.as_slice();
-            let number = *numbers.entry(values).or_insert_with(|| {
-                distinct.push(values);
-                distinct.len() - 1
-            });
-            number_of.push(number);
+    /// The files of snapshots whose partition values satisfy all `filters`; no other manifest is read.
+    async fn kept(&self, state: &dyn Session, filters: &[&Expr]) -> Result<Vec<StoredFile>> {
+        let mut commits = self.commits.clone();
+        if !filters.is_empty() && !commits.is_empty() {
+            let values: Vec<Vec<ScalarValue>> = commits.iter().map(partition_values).collect();
+            let mut kept = satisfying(state, &values, filters)?.into_iter();
+            commits.retain(|_| kept.next().unwrap_or_default());
         }
-        if filters.is_empty() || distinct.is_empty() {
-            return Ok(self.files.iter().collect());
-        }
-        let kept = satisfying(state, &distinct, filters)?;
-        Ok(self
-            .files
-            .iter()
-            .zip(number_of)
-            .filter(|(_, number)| kept[*number])
-            .map(|(stored, _)| stored)
-            .collect())
+        let filed = self.archive.filed(&commits).await?;
+        Ok(filed.iter().filter_map(|filed| filed.files.get(&self.key)).flatten().cloned().collect())
     }
 
     async fn plan(
@@ -86,12 +82,12 @@ impl SnapshotTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let filters: Vec<&Expr> = filters.iter().filter(|filter| is_partition_filter(filter)).collect();
-        let kept = self.kept(state, &filters)?;
+        let kept = self.kept(state, &filters).await?;
         if kept.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
         }
         let statistics = self.statistics_of(&kept);
-        let files = kept.into_iter().map(|stored| stored.file.clone()).collect();
+        let files = kept.into_iter().map(|stored| stored.file).collect();
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
         let source = Arc::new(ParquetSource::new(self.schema.clone()));
         let config = FileScanConfigBuilder::new(self.store.clone(), source)
@@ -108,7 +104,7 @@ impl SnapshotTable {
     }
 
     /// Row counts are known from the manifests, so counting all rows reads no file.
-    fn statistics_of(&self, files: &[&StoredFile]) -> Statistics {
+    fn statistics_of(&self, files: &[StoredFile]) -> Statistics {
         let rows: u64 = files.iter().map(|stored| stored.rows).sum();
         let mut statistics = Statistics::new_unknown(&self.schema());
         statistics.num_rows = usize::try_from(rows).map_or(Precision::Absent, Precision::Exact);
@@ -175,7 +171,7 @@ fn is_partition_filter(filter: &Expr) -> bool {
 }
 
 /// For each set of partition values, whether it satisfies all filters.
-fn satisfying(state: &dyn Session, values: &[&[ScalarValue]], filters: &[&Expr]) -> Result<Vec<bool>> {
+fn satisfying(state: &dyn Session, values: &[Vec<ScalarValue>], filters: &[&Expr]) -> Result<Vec<bool>> {
     let schema = Arc::new(Schema::new(partition_fields()));
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(PARTITIONS.len());
     for partition in 0..PARTITIONS.len() {

@@ -308,7 +308,7 @@ async fn tables_without_files_are_empty_and_those_registered_are_there() {
     engine.register_batches("findings", Vec::new()).unwrap();
     assert!(ask(&engine, "select count(reason) n from findings").await.contains("| 0 |"));
     assert!(engine.register_batches("mine", Vec::new()).is_err());
-    assert!(engine.table_names().iter().any(|name| name == "crontab"));
+    assert!(engine.table_names().await.unwrap().iter().any(|name| name == "crontab"));
 }
 
 #[tokio::test]
@@ -358,7 +358,7 @@ async fn only_reading_is_allowed() {
 async fn every_saved_query_runs_over_a_store_without_snapshots() {
     let catalog = Catalog::builtin().unwrap();
     let engine = Fixture::new().engine_over(&catalog);
-    let known = engine.table_names();
+    let known = engine.table_names().await.unwrap();
     for query in Queries::builtin().unwrap().iter() {
         for table in &query.tables {
             assert!(known.contains(table), "{}: no table `{table}`", query.name);

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
+use super::commits::CONCURRENT_READS;
 use super::manifest::{FileEntry, FileKind};
 use super::parts::PartWriter;
 use super::{FORMAT, Store, parse, paths};
@@ -106,24 +109,29 @@ impl Store {
     /// # Errors
     /// The store cannot be listed, or a baseline cannot be read; it is named.
     pub async fn baselines(&self, fleet: Option<&Fleet>) -> Result<Vec<Baseline>> {
-        let mut found: Vec<Baseline> = Vec::new();
-        for path in self.list(&paths::baselines()).await? {
-            if path.extension() != Some("json") {
-                continue;
-            }
-            let Some(bytes) = self.get(path.as_ref()).await? else { continue };
-            let baseline: Baseline = serde_json::from_slice(&bytes)
-                .map_err(|source| Error::data(format!("baseline `{path}` cannot be read")).source(source))?;
-            if baseline.format > FORMAT {
-                return Err(Error::data(format!("baseline `{path}` has format {}", baseline.format))
-                    .hint("use a newer Diffy"));
-            }
-            if fleet.is_none_or(|fleet| fleet == &baseline.fleet) {
-                found.push(baseline);
-            }
-        }
+        let prefix =
+            fleet.map_or_else(|| Ok(paths::baselines()), |fleet| parse(&paths::baselines_of(fleet)))?;
+        let mut paths = self.list(&prefix).await?;
+        paths.retain(|path| path.extension() == Some("json"));
+        let reads = paths.iter().map(|path| self.read_baseline(path));
+        let found: Vec<Option<Baseline>> =
+            stream::iter(reads).buffered(CONCURRENT_READS).try_collect().await?;
+        let mut found: Vec<Baseline> = found.into_iter().flatten().collect();
+        found.retain(|baseline| fleet.is_none_or(|fleet| fleet == &baseline.fleet));
         found.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
         Ok(found)
+    }
+
+    /// `None` when it was deleted meanwhile.
+    async fn read_baseline(&self, path: &Path) -> Result<Option<Baseline>> {
+        let Some(bytes) = self.get(path.as_ref()).await? else { return Ok(None) };
+        let baseline: Baseline = serde_json::from_slice(&bytes)
+            .map_err(|source| Error::data(format!("baseline `{path}` cannot be read")).source(source))?;
+        if baseline.format > FORMAT {
+            return Err(Error::data(format!("baseline `{path}` has format {}", baseline.format))
+                .hint("use a newer Diffy"));
+        }
+        Ok(Some(baseline))
     }
 
     /// The baseline of that name.

@@ -5,11 +5,13 @@
 //! names is ever written again.
 
 mod baselines;
+mod commits;
 mod manifest;
 mod parts;
 mod paths;
 mod place;
 mod read;
+mod requests;
 mod s3;
 mod snapshots;
 mod spool;
@@ -28,11 +30,14 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 
 pub use self::baselines::{Baseline, BaselineOrigin, BaselineTable};
+pub use self::commits::{Commit, Commits, Listing, Newest};
 pub use self::manifest::{FileEntry, FileKind, Manifest};
 pub use self::parts::PartWriter;
 use self::place::Named;
 pub use self::place::{S3Place, S3Settings, StoreConfig};
-pub use self::snapshots::{Listing, Orphan, Verification};
+use self::requests::Counted;
+pub use self::requests::{RequestCounts, Requests};
+pub use self::snapshots::{Orphan, Verification};
 pub use self::spool::{Frame, Held, RowsHeader, SpoolBegin, SpoolIndex, SpoolReader, SpoolWriter, pack};
 use crate::error::{Error, Result};
 use crate::model::{Fleet, SnapshotId, now, rfc3339};
@@ -59,6 +64,7 @@ pub struct Store {
     s3: Option<S3Place>,
     name: String,
     part_rows: u64,
+    requests: Requests,
 }
 
 impl Store {
@@ -71,7 +77,7 @@ impl Store {
             Named::S3 { bucket, prefix } => Self::on_s3(url, (bucket, prefix), config).await?,
             Named::Directory(dir) if !dir.exists() => return Err(is_not_there(url)),
             Named::Directory(dir) if !dir.is_dir() => return Err(is_no_store(url)),
-            Named::Directory(dir) => Self::at(&dir, url)?,
+            Named::Directory(dir) => Self::at(&dir, url, config)?,
         };
         match store.marker().await? {
             Some(marker) => store.check_format(&marker)?,
@@ -98,7 +104,7 @@ impl Store {
                         .source(source)
                         .hint("`--store` names another place")
                 })?;
-                Self::at(&dir, url)?
+                Self::at(&dir, url, config)?
             }
         };
         store.or_create().await
@@ -109,28 +115,31 @@ impl Store {
     /// # Errors
     /// As [`Self::open_or_create`].
     pub async fn over(object_store: Arc<dyn ObjectStore>, scratch: &FilePath, name: &str) -> Result<Self> {
+        let requests = Requests::default();
         let store = Self {
-            object_store,
+            object_store: Arc::new(Counted::new(object_store, requests.clone())),
             dir: None,
             scratch: scratch.to_owned(),
             s3: None,
             name: name.to_owned(),
             part_rows: parts::PART_ROWS,
+            requests,
         };
         store.make_scratch()?;
         store.or_create().await
     }
 
-    fn at(dir: &FilePath, url: &str) -> Result<Self> {
+    fn at(dir: &FilePath, url: &str, config: &StoreConfig) -> Result<Self> {
         let cannot = |source: Box<dyn std::error::Error + Send + Sync>| {
             Error::remote(format!("cannot open store `{url}`")).source(source)
         };
         let dir = dir.canonicalize().map_err(|source| cannot(source.into()))?;
         let below = LocalFileSystem::new_with_prefix(&dir).map_err(|source| cannot(source.into()))?;
-        let object_store = Arc::new(below.with_automatic_cleanup(true));
+        let requests = config.requests.clone();
+        let object_store = Arc::new(Counted::on_disk(below.with_automatic_cleanup(true), requests.clone()));
         let scratch = dir.join("spool");
         let (name, part_rows) = (url.to_owned(), parts::PART_ROWS);
-        Ok(Self { object_store, dir: Some(dir), scratch, s3: None, name, part_rows })
+        Ok(Self { object_store, dir: Some(dir), scratch, s3: None, name, part_rows, requests })
     }
 
     async fn on_s3(url: &str, (bucket, prefix): (String, String), config: &StoreConfig) -> Result<Self> {
@@ -141,7 +150,8 @@ impl Store {
         let digest = blake3::hash(whole.as_bytes()).to_hex();
         let scratch = config.spool_dir.join(&digest[..16]);
         let (name, part_rows) = (url.to_owned(), parts::PART_ROWS);
-        Ok(Self { object_store, dir: None, scratch, s3: Some(place), name, part_rows })
+        let requests = config.requests.clone();
+        Ok(Self { object_store, dir: None, scratch, s3: Some(place), name, part_rows, requests })
     }
 
     async fn or_create(self) -> Result<Self> {
@@ -235,6 +245,16 @@ impl Store {
     /// The bytes below: for the engine.
     pub fn object_store(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.object_store)
+    }
+
+    /// Whether the store is a directory here, where a request costs next to nothing.
+    pub fn is_local(&self) -> bool {
+        self.dir.is_some()
+    }
+
+    /// Counts what is asked of the store.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// The local directory of spools and sort runs; what is for a snapshot has a name that starts with its id.

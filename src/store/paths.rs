@@ -2,7 +2,7 @@
 //! nothing that a host says, can leave its place.
 
 use object_store::path::Path;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::model::{Fleet, SnapshotId};
 
@@ -40,6 +40,16 @@ pub(super) fn manifest(fleet: &Fleet, snapshot: SnapshotId) -> String {
     format!("{}/{snapshot}.json", manifests_of(fleet))
 }
 
+/// The fleet and the snapshot whose manifest lies there.
+pub(super) fn commit_of(path: &Path) -> Option<(Fleet, SnapshotId)> {
+    let (folder, name) = path.as_ref().rsplit_once('/')?;
+    let fleet = folder.strip_prefix("snapshots/fleet=")?;
+    let fleet = percent_decode_str(fleet).decode_utf8().ok()?.parse().ok()?;
+    let snapshot = name.strip_suffix(".json")?.parse().ok()?;
+    // One spelling each: another one would name the same snapshot twice.
+    (manifest(&fleet, snapshot) == path.as_ref()).then_some((fleet, snapshot))
+}
+
 pub(super) fn rows(table: &str, fleet: &Fleet, snapshot: SnapshotId, part: usize) -> String {
     format!("rows/{table}/{}/part-{part}.parquet", partition(fleet, snapshot))
 }
@@ -61,16 +71,26 @@ pub(super) fn findings() -> Path {
     Path::from("findings")
 }
 
+/// Where kept results of analyses of one snapshot lie.
+pub(super) fn findings_of(fleet: &Fleet, snapshot: SnapshotId) -> String {
+    format!("findings/{}", partition(fleet, snapshot))
+}
+
 pub(super) fn analysis(fleet: &Fleet, snapshot: SnapshotId, analysis: SnapshotId) -> String {
-    format!("findings/{}/{analysis}.parquet", partition(fleet, snapshot))
+    format!("{}/{analysis}.parquet", findings_of(fleet, snapshot))
 }
 
 pub(super) fn baselines() -> Path {
     Path::from("baselines")
 }
 
+/// Where the baselines of one fleet lie.
+pub(super) fn baselines_of(fleet: &Fleet) -> String {
+    format!("baselines/fleet={}", encode(fleet.as_str()))
+}
+
 pub(super) fn baseline(fleet: &Fleet, name: &str, extension: &str) -> String {
-    format!("baselines/fleet={}/{}.{extension}", encode(fleet.as_str()), encode(name))
+    format!("{}/{}.{extension}", baselines_of(fleet), encode(name))
 }
 
 /// The table folders that hold files of snapshots.
@@ -83,7 +103,6 @@ pub(super) fn snapshot_of(path: &Path) -> Option<SnapshotId> {
 
 #[cfg(test)]
 mod tests {
-    use percent_encoding::percent_decode_str;
     use proptest::prelude::*;
 
     use super::*;
@@ -104,6 +123,9 @@ mod tests {
         #[test]
         fn no_fleet_name_leaves_its_place(name in "\\PC{1,30}") {
             if let Ok(fleet) = name.parse::<Fleet>() {
+                let snapshot = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
+                let commit = commit_of(&Path::parse(manifest(&fleet, snapshot)).unwrap());
+                prop_assert_eq!(commit, Some((fleet.clone(), snapshot)));
                 let path = Path::parse(manifests_of(&fleet)).unwrap();
                 let parts: Vec<_> = path.parts().map(|part| part.as_ref().to_owned()).collect();
                 prop_assert_eq!(parts.len(), 2);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::requests::Requests;
 use crate::aws::{Aws, AwsSettings, BucketAt};
 use crate::error::{Error, Result};
 
@@ -19,6 +20,8 @@ pub struct StoreConfig {
     pub s3: S3Settings,
     /// Local directory for spools and sort runs of stores that are not local; each gets a directory of its own in it.
     pub spool_dir: PathBuf,
+    /// Counts what is asked of the store.
+    pub requests: Requests,
 }
 
 /// How S3 is spoken to.

@@ -3,10 +3,13 @@
 
 use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
+use futures::{StreamExt, stream};
+use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 
+use super::commits::CONCURRENT_READS;
 use super::manifest::{FileEntry, FileKind};
 use super::{PartWriter, Store, paths};
 use crate::error::{Error, Result};
@@ -54,18 +57,23 @@ impl Store {
     pub async fn kept_findings(&self) -> Result<(Vec<RecordBatch>, Vec<Error>)> {
         let mut all = Vec::new();
         let mut unreadable = Vec::new();
-        for path in self.list(&paths::findings()).await? {
-            let damaged = || Error::data(format!("cannot read `{path}` of store `{}`", self.name()));
-            match self.get(path.as_ref()).await {
-                Ok(None) => {}
-                Ok(Some(bytes)) => match batches(bytes, &[]) {
-                    Ok(batches) => all.extend(batches),
-                    Err(source) => unreadable.push(damaged().source(source)),
-                },
+        let paths = self.list(&paths::findings()).await?;
+        let reads = paths.iter().map(|path| self.read_findings(path));
+        let mut reads = stream::iter(reads).buffered(CONCURRENT_READS);
+        while let Some(read) = reads.next().await {
+            match read {
+                Ok(batches) => all.extend(batches),
                 Err(error) => unreadable.push(error),
             }
         }
         Ok((all, unreadable))
+    }
+
+    /// Nothing when they were deleted meanwhile.
+    async fn read_findings(&self, path: &Path) -> Result<Vec<RecordBatch>> {
+        let damaged = || Error::data(format!("cannot read `{path}` of store `{}`", self.name()));
+        let Some(bytes) = self.get(path.as_ref()).await? else { return Ok(Vec::new()) };
+        batches(bytes, &[]).map_err(|source| damaged().source(source))
     }
 }
 

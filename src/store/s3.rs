@@ -9,6 +9,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::place::{S3Place, StoreConfig};
+use super::requests::Counted;
 use super::told::{Told, Whom};
 use crate::aws::Aws;
 use crate::error::{Error, Result};
@@ -81,7 +82,7 @@ pub(super) fn open(place: &S3Place, config: &StoreConfig) -> Result<Arc<dyn Obje
     })?;
     let at = place.endpoint.clone().unwrap_or_else(|| format!("region {}", place.region));
     let whom = Whom { bucket: place.bucket.clone(), at, has_kms: settings.kms_key_id.is_some() };
-    let told = Told::new(below, whom);
+    let told = Told::new(Counted::new(below, config.requests.clone()), whom);
     if place.prefix.is_empty() {
         return Ok(Arc::new(told));
     }

@@ -1,4 +1,4 @@
-//! Snapshots as a whole: commit, list, verify, delete, and what unfinished ones leave behind.
+//! Snapshots as a whole: commit, verify, delete, and what unfinished ones leave behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path as FilePath, PathBuf};
@@ -10,25 +10,14 @@ use object_store::path::Path;
 
 use super::manifest::{FileEntry, Manifest};
 use super::spool::{self, Held};
-use super::{FORMAT, Store, parse, paths, told};
+use super::{Store, parse, paths, told};
 use crate::error::{Error, Result};
-use crate::model::{Fleet, SnapshotId, now};
+use crate::model::{SnapshotId, now};
 
-/// Manifests read at once.
-const CONCURRENT_READS: usize = 16;
 /// Files verified at once: on a disk, and over a network.
 const VERIFIED: (usize, usize) = (2, 8);
 /// So long after its start a collection may be running on another machine.
 const LONGEST: TimeDelta = TimeDelta::hours(24);
-
-/// The committed snapshots of a store, oldest first.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// Manifests that could be read.
-    pub manifests: Vec<Manifest>,
-    /// Manifests that could not, and why.
-    pub unreadable: Vec<Error>,
-}
 
 /// What an unfinished collection left behind.
 #[derive(Debug)]
@@ -66,88 +55,6 @@ impl Store {
             return self.sync(std::iter::once(path.as_str()));
         }
         Err(Error::data(format!("snapshot `{}` is committed already", manifest.snapshot)))
-    }
-
-    /// All committed snapshots, of one fleet or of all.
-    ///
-    /// # Errors
-    /// The store cannot be listed. A manifest that cannot be read is in the listing.
-    pub async fn snapshots(&self, fleet: Option<&Fleet>) -> Result<Listing> {
-        let prefix =
-            fleet.map_or_else(|| Ok(paths::manifests()), |fleet| parse(&paths::manifests_of(fleet)))?;
-        let found: Vec<Result<Manifest>> = stream::iter(self.list(&prefix).await?)
-            .map(|path| async move { self.read_manifest(&path).await })
-            .buffer_unordered(CONCURRENT_READS)
-            .collect()
-            .await;
-        let mut listing = Listing::default();
-        for manifest in found {
-            match manifest {
-                Ok(manifest) => listing.manifests.push(manifest),
-                Err(error) => listing.unreadable.push(error),
-            }
-        }
-        listing.manifests.sort_by_key(|manifest| manifest.snapshot);
-        Ok(listing)
-    }
-
-    async fn read_manifest(&self, path: &Path) -> Result<Manifest> {
-        let bytes =
-            self.get(path.as_ref()).await?.ok_or_else(|| Error::data(format!("`{path}` vanished")))?;
-        let unreadable = |source: serde_json::Error| {
-            Error::data(format!("manifest `{path}` cannot be read")).source(source)
-        };
-        // The format first: a newer manifest may have other fields.
-        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
-        let format = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        if format > u64::from(FORMAT) {
-            return Err(Error::data(format!(
-                "manifest `{path}` has format {format}; this Diffy reads {FORMAT}"
-            ))
-            .hint("use a newer Diffy"));
-        }
-        serde_json::from_value(value).map_err(unreadable)
-    }
-
-    /// The committed snapshot of that id, or for `None` the newest of `fleet` in which a host answered; where there is
-    /// none such, the newest of all.
-    ///
-    /// # Errors
-    /// There is none; the message names what there is.
-    pub async fn snapshot(&self, id: Option<SnapshotId>, fleet: Option<&Fleet>) -> Result<Manifest> {
-        let mut listing = self.snapshots(fleet).await?;
-        let of_fleet = fleet.map_or_else(String::new, |fleet| format!(" of fleet `{fleet}`"));
-        let found = match id {
-            Some(id) => listing.manifests.into_iter().find(|manifest| manifest.snapshot == id),
-            None => {
-                let answered = listing.manifests.iter().rposition(|manifest| manifest.hosts_answered > 0);
-                match answered {
-                    Some(at) => Some(listing.manifests.swap_remove(at)),
-                    None => listing.manifests.pop(),
-                }
-            }
-        };
-        if let Some(manifest) = found {
-            return Ok(manifest);
-        }
-        let wanted = id.map_or_else(|| "no snapshot".to_owned(), |id| format!("no snapshot `{id}`"));
-        let error = Error::usage(format!("store `{}` has {wanted}{of_fleet}", self.name()));
-        Err(match listing.unreadable.into_iter().next() {
-            Some(unreadable) => error.source(unreadable),
-            None => error.hint(self.fleets_hint().await),
-        })
-    }
-
-    async fn fleets_hint(&self) -> String {
-        let listing = self.snapshots(None).await.unwrap_or_default();
-        let mut fleets: Vec<&str> =
-            listing.manifests.iter().map(|manifest| manifest.fleet.as_str()).collect();
-        fleets.sort_unstable();
-        fleets.dedup();
-        if fleets.is_empty() {
-            return "the store is empty; `diffy collect` and `diffy import` fill it".to_owned();
-        }
-        format!("`diffy snapshot list` shows them; fleets here: {}", fleets.join(", "))
     }
 
     /// Reads every byte of a snapshot again and compares sizes and digests with its manifest.
@@ -190,8 +97,7 @@ impl Store {
         self.delete(&parse(&paths::manifest(&manifest.fleet, manifest.snapshot))?).await?;
         let files: Result<Vec<Path>> = manifest.files.iter().map(|file| parse(&file.path)).collect();
         let mut files = files?;
-        let findings = self.list(&paths::findings()).await?.into_iter();
-        files.extend(findings.filter(|path| paths::snapshot_of(path) == Some(manifest.snapshot)));
+        files.extend(self.list(&parse(&paths::findings_of(&manifest.fleet, manifest.snapshot))?).await?);
         self.delete_all(files).await
     }
 
@@ -234,10 +140,12 @@ impl Store {
     /// # Errors
     /// The store cannot be listed, or the manifest cannot be read: it is named.
     pub async fn is_committed(&self, snapshot: SnapshotId) -> Result<bool> {
-        let name = format!("{snapshot}.json");
-        let paths = self.list(&paths::manifests()).await?;
-        let Some(path) = paths.iter().find(|path| path.filename() == Some(&name)) else { return Ok(false) };
-        self.read_manifest(path).await.map(|_| true).map_err(|source| {
+        let found = self.commits(None).await?;
+        let Some(commit) = found.commits.iter().find(|commit| commit.snapshot == snapshot) else {
+            return Ok(false);
+        };
+        let path = paths::manifest(&commit.fleet, snapshot);
+        self.manifest(commit).await.map(|_| true).map_err(|source| {
             Error::data(format!("snapshot `{snapshot}` has a manifest that cannot be read"))
                 .source(source)
                 .hint(format!(

@@ -1,5 +1,6 @@
 //! What the tests stand on: a place of their own to run `diffy` in, fleets to import, and Python.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
@@ -13,6 +14,21 @@ use diffy::simulate::{Base, Simulation, SimulationConfig, Truth};
 use regex::Regex;
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// Requests by kind, as `-v` tells them.
+#[track_caller]
+pub(crate) fn requests(stderr: &str) -> BTreeMap<String, u64> {
+    let line = stderr.lines().find_map(|line| Some(line.split_once("requests: ")?.1));
+    let line = line.unwrap_or_else(|| panic!("no requests in {stderr}"));
+    let mut counts: BTreeMap<String, u64> =
+        ["GET", "HEAD", "LIST", "PUT", "DELETE"].map(|kind| (kind.to_owned(), 0)).into();
+    for part in line.split(", ") {
+        let mut words = part.split(' ');
+        let count = words.next().unwrap().parse().unwrap();
+        counts.insert(words.next().unwrap().to_owned(), count);
+    }
+    counts
+}
 
 /// How a run of `diffy` ended.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ mod env;
 mod finds;
 mod hand;
 mod kill;
+mod many;
 mod s3;
 mod store;
 mod tidy;

@@ -120,6 +120,7 @@ fn a_damaged_manifest_is_named_and_costs_one_snapshot() {
         "an older snapshot was analysed without a word: {}",
         analysis.stderr
     );
+    assert!(analysis.stderr.contains(&format!("{older} is taken, which is older")), "{}", analysis.stderr);
     assert!(env.fails(&["snapshot", "verify"], 1).contains(&name));
     let pruned = env.run(&["snapshot", "prune", "--orphans"]);
     assert_eq!(pruned.status, 0, "{}", pruned.stderr);

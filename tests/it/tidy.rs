@@ -83,7 +83,7 @@ const LANDLORDS: [(&str, &[&str]); 55] = [
     ("aws_sdk_autoscaling", &["target/asg.rs"]),
     ("flate2", &["decode/input.rs", "collect/remote/payload.rs"]),
     ("zstd", &["decode/input.rs", "decode/import.rs", "store/spool.rs"]),
-    ("bytes", &["store/", "report/batches.rs"]),
+    ("bytes", &["store/", "engine/near.rs", "report/batches.rs"]),
     // Queries and frames. `ingest/table.rs` names the type of the stream that it hands to the engine's sort, and
     // `analyze/fleet.rs` the type of parameters.
     ("datafusion", &["engine/", "analyze/fleet.rs", "ingest/table.rs"]),

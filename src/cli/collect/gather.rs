@@ -90,12 +90,12 @@ fn interrupted_in_temporary() -> Error {
 
 /// A wrong clock would make an old snapshot the newest for ever.
 pub(in super::super) async fn warn_of_future(app: &App, store: &Store, fleet: &Fleet) -> Result<()> {
-    let listing = store.snapshots(Some(fleet)).await?;
-    for manifest in listing.manifests.iter().filter(|manifest| manifest.snapshot.time() > now()) {
+    let found = store.commits(Some(fleet)).await?;
+    for commit in found.commits.iter().filter(|commit| commit.snapshot.time() > now()) {
         app.output.warn(&format!(
             "snapshot {} of this fleet is from the future ({}): a clock is wrong, and it will count as the newest",
-            manifest.snapshot,
-            rfc3339(manifest.snapshot.time()),
+            commit.snapshot,
+            rfc3339(commit.snapshot.time()),
         ));
     }
     Ok(())

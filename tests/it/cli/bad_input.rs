@@ -180,7 +180,7 @@ fn a_manifest_that_cannot_be_read() {
         assert!(stderr.contains(expected) && stderr.contains(&second), "{stderr}");
         // Its files are no leftovers.
         env.ok(&["snapshot", "prune", "--orphans"]);
-        let stderr = env.fails(&["analyze", "--snapshot", &second], 2);
+        let stderr = env.fails(&["analyze", "--snapshot", &second], 1);
         assert!(stderr.contains(expected), "{stderr}");
         let rows = env.store().join("rows/users/fleet=web");
         let days = fs::read_dir(rows).unwrap().flatten();

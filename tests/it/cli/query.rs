@@ -72,6 +72,30 @@ fn current_is_the_newest_snapshot_of_each_fleet() {
 }
 
 #[test]
+fn explain_names_only_the_files_of_the_partition() {
+    let env = TestEnv::new();
+    env.write("dump/a/users.json", json!([{"username": "root", "uid": "0"}]).to_string());
+    for (fleet, day) in [("web", "01"), ("web", "02"), ("web", "03"), ("db", "02")] {
+        let at = format!("2026-01-{day}T12:00:00Z");
+        env.import(&env.path("dump"), &["--fleet", fleet, "--collected-at", &at]);
+    }
+    let files = |filter: &str| {
+        let sql = format!("EXPLAIN FORMAT INDENT SELECT username FROM users WHERE {filter}");
+        let plan = env.ok(&["query", "--format", "json", &sql]);
+        let parts = plan.split("rows/users/").skip(1).map(|rest| rest.split("/snapshot=").next().unwrap());
+        let mut parts: Vec<String> = parts.map(str::to_owned).collect();
+        parts.sort();
+        parts
+    };
+    assert_eq!(files("fleet = 'web' AND dt = '2026-01-02'"), ["fleet=web/dt=2026-01-02"]);
+    assert_eq!(files("dt = '2026-01-02'"), ["fleet=db/dt=2026-01-02", "fleet=web/dt=2026-01-02"]);
+    let later = ["fleet=web/dt=2026-01-02", "fleet=web/dt=2026-01-03"];
+    assert_eq!(files("fleet = 'web' AND dt > '2026-01-01' AND uid = 0"), later);
+    assert_eq!(files("fleet = 'none'"), [""; 0]);
+    assert_eq!(files("true").len(), 4);
+}
+
+#[test]
 fn the_meta_tables_are_there() {
     let env = two_hosts();
     for (sql, expected) in [

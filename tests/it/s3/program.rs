@@ -9,7 +9,7 @@ use object_store::ObjectStore;
 use serde_json::Value;
 
 use super::weed::{BUCKET, OnS3, WRITER, config, weed};
-use crate::env::{TestEnv, run_python, snapshot_id, write_fleet, write_simulation};
+use crate::env::{TestEnv, requests, run_python, snapshot_id, write_fleet, write_simulation};
 
 fn rows(s3: &OnS3, sql: &str) -> Vec<Value> {
     serde_json::from_str(&s3.ok(&["query", "--format", "json", sql])).unwrap()
@@ -141,4 +141,32 @@ fn small_files_take_one_request_each() {
     assert_eq!(count("s3:CreateMultipartUpload"), 0);
     assert!(count("s3:ListBucket") <= 8, "{}", ended.stderr);
     assert!(objects > 20, "{objects} objects in {BUCKET}");
+}
+
+#[test]
+fn an_analysis_takes_about_a_request_for_each_file() {
+    let s3 = OnS3::new("analysis");
+    write_simulation(&s3.env.path("fleet"), SimulationConfig::new(20, 1, 5));
+    s3.ok(&["import", "fleet", "--fleet", "web"]);
+    let manifest: Value = serde_json::from_str(&s3.ok(&["snapshot", "show", "--json"])).unwrap();
+    let files = manifest["files"].as_array().unwrap().len() as u64;
+    let counts = |args: &[&str]| {
+        let ended = s3.run(&[&["-v"], args].concat());
+        assert_eq!(ended.status, 0, "{}", ended.stderr);
+        requests(&ended.stderr)
+    };
+    let first = counts(&["analyze"]);
+    // Marker, manifest, and each file at most once.
+    assert!(first["GET"] <= files + 2 && first["LIST"] <= 3, "{files} files, {first:?}");
+    assert_eq!((first["PUT"], first["DELETE"]), (0, 0));
+    // With a past: its manifest, its prevalence, hosts and coverage.
+    s3.ok(&["import", "fleet", "--fleet", "web"]);
+    let second = counts(&["analyze"]);
+    assert!(
+        second["GET"] <= first["GET"] + files / 2 + 3 && second["LIST"] <= 3,
+        "{files} files, {second:?}"
+    );
+    let query = counts(&["query", "SELECT username FROM current.users"]);
+    // Marker, two manifests, two files for their columns, one of them for its rows.
+    assert!(query["GET"] <= 5 && query["LIST"] <= 1, "{query:?}");
 }
