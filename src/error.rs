@@ -14,6 +14,8 @@ pub enum ErrorKind {
     Remote,
     /// Data that was read is not what it should be.
     Data,
+    /// The user wanted it to end.
+    Interrupted,
     /// A defect of Diffy itself.
     Internal,
 }

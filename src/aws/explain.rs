@@ -254,10 +254,33 @@ fn field<'a>(text: &'a str, before: &str) -> Option<&'a str> {
     text[start..].split('"').next()
 }
 
-/// AWS's words, or those of who answers in its place: on one line, and not without end.
+/// AWS's words, or those of who answers in its place: on one line, not without end, and without addresses that open
+/// something. Systems Manager repeats parameters that it does not take, and an address with a signature may be one.
 pub fn bounded(text: &str) -> String {
+    let text = without_queries(text);
     let one_line = text.chars().map(|character| if character.is_control() { ' ' } else { character });
     one_line.take(MESSAGE).collect::<String>().trim().to_owned()
+}
+
+/// `https://HOST/PATH?QUERY` becomes `https://HOST/PATH?…`.
+fn without_queries(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("://") {
+        let (before, address) = rest.split_at(start + 3);
+        out.push_str(before);
+        let is_end =
+            |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>' | ')' | ']' | '}');
+        let (address, after) = address.split_at(address.find(is_end).unwrap_or(address.len()));
+        let (place, query) = address.split_at(address.find('?').unwrap_or(address.len()));
+        out.push_str(place);
+        if !query.is_empty() {
+            out.push_str("?…");
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
 }
 
 #[cfg(test)]
@@ -305,6 +328,11 @@ mod tests {
 
     #[test]
     fn missing_credentials_are_told_from_unknown_profiles_and_refused_roles() {
+        let said = "value 'https://b.s3.amazonaws.com/raw/x.gz?X-Amz-Signature=abc&X-Amz-Credential=AKIA' at 'Url' failed: see https://docs.aws";
+        assert_eq!(
+            bounded(said),
+            "value 'https://b.s3.amazonaws.com/raw/x.gz?…' at 'Url' failed: see https://docs.aws"
+        );
         let none = no_credentials(&CredentialsError::not_loaded_no_source(), "");
         assert!(none.to_string().contains("no AWS credentials were found"), "{none}");
         assert!(none.hint_text().unwrap().contains("AWS_ACCESS_KEY_ID"));

@@ -6,6 +6,7 @@
 mod bucket;
 mod credentials;
 mod explain;
+mod nodes;
 mod role;
 
 use std::fmt;
@@ -24,6 +25,7 @@ pub use self::bucket::{BucketAt, no_bucket};
 pub use self::credentials::Bridge;
 use self::credentials::Cache;
 pub use self::explain::{Refusal, bounded, causes, error_code, explain, is_throttled, or_absent};
+pub use self::nodes::{NODES_PER_CALL, nodes};
 pub use self::role::AssumeRole;
 use crate::error::{Error, Result};
 

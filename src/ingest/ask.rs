@@ -10,6 +10,7 @@ use crate::catalog::{Catalog, TableSpec};
 use crate::collect::{Answer, Collector};
 use crate::decode::Limits;
 use crate::error::{Error, Result};
+use crate::model::{Status, now};
 
 /// Answers that wait for the writer; more, and hosts wait.
 const WAITING: usize = 32;
@@ -42,7 +43,7 @@ pub fn ask_hosts(
         let each = stream::iter(hosts).map(|host| {
             let (ask, out) = (Arc::clone(&ask), out.clone());
             // A task of its own, so that preparing the answers of several hosts uses all cores.
-            tokio::spawn(async move { ask.host(&host, &out).await })
+            tokio::spawn(async move { ask.host_or_why_not(host, out).await })
         });
         each.buffer_unordered(concurrency.max(1)).take_while(|_| async { !out.is_closed() }).count().await;
     });
@@ -58,6 +59,36 @@ struct Ask {
 }
 
 impl Ask {
+    /// A defect that one host's answer meets is that host's failure and not that of the collection.
+    async fn host_or_why_not(self: Arc<Self>, host: String, out: Sender<Asked>) {
+        let task = {
+            let (ask, host, out) = (Arc::clone(&self), host.clone(), out.clone());
+            tokio::spawn(async move { ask.host(&host, &out).await })
+        };
+        let Err(error) = task.await else { return };
+        tracing::error!(host, %error, "asking a host failed");
+        for table in &self.tables {
+            let answer = Answer {
+                table: table.name.clone(),
+                status: Status::Error,
+                json: Vec::new(),
+                error: "a defect of Diffy: the answers of this host could not be taken".to_owned(),
+                started: now(),
+                ended: now(),
+                osquery_version: None,
+                uid: None,
+            };
+            let asked = self
+                .prepare(&host, answer)
+                .map_or_else(Asked::Failed, |answer| Asked::Answer(Box::new(answer)));
+            if out.send(asked).await.is_err() {
+                return;
+            }
+        }
+        // Nobody listens when the reader is gone.
+        let _ = out.send(Asked::HostDone).await;
+    }
+
     async fn host(&self, host: &str, out: &Sender<Asked>) {
         let (send, mut receive) = channel::<Answer>(ANSWERS);
         let collecting = self.collector.collect(host, &self.tables, send);

@@ -21,7 +21,7 @@ const MOST_SIMILAR: usize = 5;
 const LEAST_ALIKE: f64 = 0.6;
 const DESCRIBE: &str = "autoscaling:DescribeAutoScalingGroups";
 /// The fact that names the group of a host.
-pub(super) const GROUP_FACT: &str = "autoscaling_group";
+const GROUP_FACT: &str = "autoscaling_group";
 
 /// Which states of a member make it a target beside `InService`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,22 +3,18 @@
 use std::collections::HashMap;
 
 use aws_sdk_ssm::Client;
-use aws_sdk_ssm::types::{InstanceInformation, InstanceInformationStringFilter, PingStatus, PlatformType};
+use aws_sdk_ssm::types::{InstanceInformation, PingStatus, PlatformType};
 
 use super::TargetHost;
-use crate::aws::{Aws, explain};
+use crate::aws::{Aws, NODES_PER_CALL, nodes};
 use crate::error::{Error, Result};
 use crate::model::Status;
-
-/// Nodes in one request and in one answer; 50 is the most that AWS takes and gives.
-const PER_CALL: usize = 50;
-const DESCRIBE: &str = "ssm:DescribeInstanceInformation";
 
 /// The nodes with a tag.
 pub(super) async fn tagged(aws: &Aws, (key, value): (&str, &str)) -> Result<Vec<TargetHost>> {
     aws.region()?;
-    let nodes = describe(&Client::new(aws.sdk()), &format!("tag:{key}"), vec![value.to_owned()]).await?;
-    if nodes.is_empty() {
+    let found = nodes(&Client::new(aws.sdk()), &format!("tag:{key}"), vec![value.to_owned()]).await?;
+    if found.is_empty() {
         let region = aws.region().unwrap_or_default();
         return Err(Error::usage(format!(
             "Systems Manager knows no node with the tag `{}={}` in {region}",
@@ -27,17 +23,17 @@ pub(super) async fn tagged(aws: &Aws, (key, value): (&str, &str)) -> Result<Vec<
         ))
         .hint("tags are case-sensitive; only running instances with an agent are known"));
     }
-    Ok(nodes.iter().filter_map(|node| node.instance_id()).map(TargetHost::new).collect())
+    Ok(found.iter().filter_map(|node| node.instance_id()).map(TargetHost::new).collect())
 }
 
 /// Asks for the agents of these hosts: adds what is known of each, and why it cannot be asked where that is so.
 pub(super) async fn check(aws: &Aws, hosts: &mut [TargetHost]) -> Result<()> {
     let client = Client::new(aws.sdk());
-    for hosts in hosts.chunks_mut(PER_CALL) {
+    for hosts in hosts.chunks_mut(NODES_PER_CALL) {
         let ids = hosts.iter().map(|host| host.known.name.clone()).collect();
-        let nodes = describe(&client, "InstanceIds", ids).await?;
+        let found = nodes(&client, "InstanceIds", ids).await?;
         let by_id: HashMap<&str, &InstanceInformation> =
-            nodes.iter().filter_map(|node| Some((node.instance_id()?, node))).collect();
+            found.iter().filter_map(|node| Some((node.instance_id()?, node))).collect();
         for host in hosts {
             let node = by_id.get(host.known.name.as_str()).copied();
             host.unreachable = unreachable(node);
@@ -47,23 +43,6 @@ pub(super) async fn check(aws: &Aws, hosts: &mut [TargetHost]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-async fn describe(client: &Client, key: &str, values: Vec<String>) -> Result<Vec<InstanceInformation>> {
-    let filter = InstanceInformationStringFilter::builder().key(key).set_values(Some(values)).build();
-    let filter = filter.map_err(|source| Error::internal("cannot build a filter").source(source))?;
-    let mut nodes = Vec::new();
-    let mut token = None;
-    loop {
-        let request =
-            client.describe_instance_information().filters(filter.clone()).max_results(PER_CALL as i32);
-        let page = request.set_next_token(token).send().await.map_err(|error| explain(DESCRIBE, error))?;
-        nodes.extend(page.instance_information_list.unwrap_or_default());
-        token = page.next_token.filter(|token| !token.is_empty());
-        if token.is_none() {
-            return Ok(nodes);
-        }
-    }
 }
 
 fn unreachable(node: Option<&InstanceInformation>) -> Option<(Status, String)> {

@@ -64,7 +64,9 @@ impl FromStr for TargetSpec {
                 name.escape_debug()
             ))),
             "tag" => match name.split_once('=') {
-                Some((key, value)) if !key.is_empty() => Ok(Self::Tag(key.to_owned(), value.to_owned())),
+                Some((key, value)) if !key.is_empty() && !value.is_empty() => {
+                    Ok(Self::Tag(key.to_owned(), value.to_owned()))
+                }
                 _ => Err(unknown()),
             },
             _ => Err(unknown()),
@@ -83,13 +85,15 @@ impl fmt::Display for TargetSpec {
     }
 }
 
-/// Whether a text has the form of the id of an EC2 instance or of a managed node outside of EC2: `i-` or `mi-` and 8
-/// to 17 hex digits.
+/// Whether a text has the form of the id of an EC2 instance (`i-` and 8 or 17 hex digits) or of a managed node outside
+/// of EC2 (`mi-` and 17).
 pub fn is_instance_id(text: &str) -> bool {
-    let digits = text.strip_prefix("mi-").or_else(|| text.strip_prefix("i-"));
-    digits.is_some_and(|digits| {
-        (8..=17).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
+    let is_hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match (text.strip_prefix("mi-"), text.strip_prefix("i-")) {
+        (Some(digits), _) => digits.len() == 17 && is_hex(digits),
+        (None, Some(digits)) => [8, 17].contains(&digits.len()) && is_hex(digits),
+        (None, None) => false,
+    }
 }
 
 /// One host of an inventory.
@@ -115,6 +119,8 @@ pub struct Inventory {
     pub hosts: Vec<TargetHost>,
     /// Members of groups that are left out because of their state: name and state.
     pub skipped: BTreeMap<String, String>,
+    /// All members of the groups, whatever their state.
+    pub members: BTreeSet<String>,
     /// What a reader should know.
     pub warnings: Vec<String>,
 }
@@ -125,37 +131,43 @@ pub struct Inventory {
 /// A group is unknown (the message names those that look alike), or AWS does not answer.
 pub async fn inventory(aws: &Aws, targets: &[TargetSpec], states: Lifecycles) -> Result<Inventory> {
     let mut inventory = Inventory::default();
-    let mut hosts: BTreeMap<String, TargetHost> = BTreeMap::new();
     let groups: BTreeSet<&str> = targets.iter().filter_map(group).collect();
+    let mut named = named(aws, targets).await?;
     for member in asg::members(aws, &groups).await? {
+        inventory.members.insert(member.id.clone());
         match states.reason_to_skip(&member) {
-            Some(state) => {
+            // Who is named beside its group is asked in whatever state.
+            Some(state) if !named.contains_key(&member.id) => {
                 inventory.skipped.insert(member.id, state);
             }
-            None => {
-                hosts.insert(member.id.clone(), member.into_host());
+            _ => {
+                named.insert(member.id.clone(), member.into_host());
             }
         }
     }
-    for target in targets {
-        match target {
-            TargetSpec::Instance(id) => {
-                inventory.skipped.remove(id);
-                hosts.entry(id.clone()).or_insert_with(|| TargetHost::new(id));
-            }
-            TargetSpec::Tag(key, value) => {
-                for host in managed::tagged(aws, (key, value)).await? {
-                    hosts.entry(host.known.name.clone()).or_insert(host);
-                }
-            }
-            TargetSpec::Asg(_) | TargetSpec::Local => {}
-        }
-    }
-    inventory.hosts = hosts.into_values().collect();
+    inventory.hosts = named.into_values().collect();
     if let Err(error) = managed::check(aws, &mut inventory.hosts).await {
         inventory.warnings.push(format!("the agents could not be checked beforehand: {error}"));
     }
     Ok(inventory)
+}
+
+/// Hosts that are named by id or by tag.
+async fn named(aws: &Aws, targets: &[TargetSpec]) -> Result<BTreeMap<String, TargetHost>> {
+    let mut hosts = BTreeMap::new();
+    for target in targets {
+        match target {
+            TargetSpec::Instance(id) => {
+                hosts.insert(id.clone(), TargetHost::new(id));
+            }
+            TargetSpec::Tag(key, value) => {
+                let tagged = managed::tagged(aws, (key, value)).await?;
+                hosts.extend(tagged.into_iter().map(|host| (host.known.name.clone(), host)));
+            }
+            TargetSpec::Asg(_) | TargetSpec::Local => {}
+        }
+    }
+    Ok(hosts)
 }
 
 fn group(target: &TargetSpec) -> Option<&str> {
@@ -176,16 +188,9 @@ pub async fn changes(aws: &Aws, targets: &[TargetSpec], inventory: &Inventory) -
     }
     let now: BTreeSet<String> =
         asg::members(aws, &groups).await?.into_iter().map(|member| member.id).collect();
-    let of_group = |host: &&TargetHost| host.known.facts.contains_key(asg::GROUP_FACT);
-    let then: BTreeSet<&str> = inventory
-        .hosts
-        .iter()
-        .filter(of_group)
-        .map(|host| host.known.name.as_str())
-        .chain(inventory.skipped.keys().map(String::as_str))
-        .collect();
-    let gone = then.iter().filter(|id| !now.contains(**id)).copied();
-    let came = now.iter().map(String::as_str).filter(|id| !then.contains(id));
+    let then = &inventory.members;
+    let gone = then.difference(&now).map(String::as_str);
+    let came = now.difference(then).map(String::as_str);
     let mut sentences = Vec::new();
     sentences.extend(list("left their group during the collection", gone));
     sentences.extend(list("came to a group during the collection and were not asked", came));
@@ -205,16 +210,16 @@ mod tests {
 
     #[test]
     fn targets_are_spelled_as_they_are_read() {
-        for text in
-            ["local", "asg:web", "asg:a:b", "tag:Role=web", "tag:Role=", "instance:i-0123456789abcdef0"]
-        {
+        for text in ["local", "asg:web", "asg:a:b", "tag:Role=web", "instance:i-0123456789abcdef0"] {
             assert_eq!(text.parse::<TargetSpec>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn what_is_no_target_is_refused_with_the_forms() {
-        for text in ["", "web", "asg:", "tag:Role", "tag:=x", "instance:web-1", "host:a", "asg:a\u{7}"] {
+        for text in
+            ["", "web", "asg:", "tag:Role", "tag:Role=", "tag:=x", "instance:web-1", "host:a", "asg:a\u{7}"]
+        {
             let error = text.parse::<TargetSpec>().unwrap_err();
             assert!(error.to_string().contains(';'), "{text}: {error}");
         }
@@ -225,7 +230,16 @@ mod tests {
         for id in ["i-0123456789abcdef0", "i-12345678", "mi-0123456789abcdef0"] {
             assert!(is_instance_id(id), "{id}");
         }
-        for id in ["i-", "i-1234567", "i-0123456789abcdef01", "i-0123456g", "x-12345678", "i-12345678\n"] {
+        for id in [
+            "i-",
+            "i-1234567",
+            "i-0123456789abcdef01",
+            "i-123456789",
+            "mi-12345678",
+            "i-0123456g",
+            "x-12345678",
+            "i-12345678\n",
+        ] {
             assert!(!is_instance_id(id), "{id}");
         }
     }

@@ -79,7 +79,7 @@ const LANDLORDS: [(&str, &[&str]); 55] = [
     ("aws_smithy_types", &["aws/"]),
     ("aws_types", &["aws/"]),
     ("aws_sdk_s3", &["aws/", "store/place.rs", "collect/ssm/place.rs"]),
-    ("aws_sdk_ssm", &["target/managed.rs", "collect/ssm/"]),
+    ("aws_sdk_ssm", &["aws/nodes.rs", "target/managed.rs", "collect/ssm/"]),
     ("aws_sdk_autoscaling", &["target/asg.rs"]),
     ("flate2", &["decode/input.rs", "collect/remote/payload.rs"]),
     ("zstd", &["decode/input.rs", "decode/import.rs", "store/spool.rs"]),

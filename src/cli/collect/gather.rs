@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::super::App;
 use super::super::progress::Progress;
+use super::interrupt::interrupted;
 use crate::catalog::TableSpec;
 use crate::collect::Collector;
 use crate::collect::native::{NativeCollector, NativeConfig};
 use crate::decode::Limits;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::{Asked, Finished, IngestConfig, Receiver, ask_hosts, finish};
 use crate::model::{Fleet, SnapshotId, now, rfc3339};
 use crate::store::{SpoolBegin, SpoolReader, SpoolWriter, Store};
@@ -18,6 +19,8 @@ use crate::target::TargetHost;
 
 /// How long hosts are told that nobody waits for them any more.
 const STOPPING: Duration = Duration::from_secs(15);
+/// How long answers are still taken after that.
+const DRAINING: Duration = Duration::from_secs(1);
 
 /// One collection.
 pub(in super::super) struct Collection {
@@ -60,31 +63,68 @@ pub(in super::super) async fn collect(app: &App, store: &Store, collection: Coll
     let collector = Arc::clone(&collection.collector);
     let spool = SpoolWriter::create(store.spool_path(begin.snapshot), &begin)?;
     let mut receiver = Receiver::new(&app.catalog, spool);
-    let work = async {
-        receive(app, &mut receiver, collection).await?;
-        make_snapshot(app, store, receiver.into_reader()?).await
-    };
+    let was_interrupted = receive_until_interrupted(app, &mut receiver, (collector, collection)).await?;
+    if !was_interrupted {
+        let reader = receiver.into_reader()?;
+        tokio::select! {
+            biased;
+            () = interrupted() => {}
+            finished = make_snapshot(app, store, reader) => return finished,
+        }
+    }
+    Err(if is_temporary { ended_in_temporary() } else { ended(store, begin.snapshot) })
+}
+
+/// Receives all answers, or those that came until somebody wanted it to end, and whatever comes while hosts are told.
+async fn receive_until_interrupted(
+    app: &App,
+    receiver: &mut Receiver<'_>,
+    (collector, collection): (Arc<dyn Collector>, Collection),
+) -> Result<bool> {
+    let receiving = receive(app, receiver, collection);
+    tokio::pin!(receiving);
     tokio::select! {
         // The signal first: from the first answer on it must not kill.
         biased;
-        _ = tokio::signal::ctrl_c() => {
-            if tokio::time::timeout(STOPPING, collector.stop()).await.is_err() {
-                app.output.warn("not all hosts could be told to stop; what runs there ends by its own time limit");
-            }
-            Err(if is_temporary { interrupted_in_temporary() } else { interrupted(store, begin.snapshot) })
-        }
-        finished = work => finished,
+        () = interrupted() => {}
+        received = &mut receiving => return received.map(|()| false),
     }
+    let winding_down = async {
+        let stopping = tokio::time::timeout(STOPPING, collector.stop());
+        tokio::pin!(stopping);
+        let mut is_over = false;
+        let told = loop {
+            tokio::select! {
+                told = &mut stopping => break told.is_ok(),
+                _ = &mut receiving, if !is_over => is_over = true,
+            }
+        };
+        if !is_over {
+            // What was on its way; whoever is not told by now is not waited for.
+            let _ = tokio::time::timeout(DRAINING, &mut receiving).await;
+        }
+        told
+    };
+    let told = tokio::select! {
+        biased;
+        // Once more: at once.
+        () = interrupted() => false,
+        told = winding_down => told,
+    };
+    if !told {
+        app.output.warn("not all hosts could be told to stop; what runs there ends by its own time limit");
+    }
+    Ok(true)
 }
 
-fn interrupted(store: &Store, snapshot: SnapshotId) -> Error {
+fn ended(store: &Store, snapshot: SnapshotId) -> Error {
     let place = shell_words::quote(store.name());
-    Error::remote("interrupted; what was received is kept")
+    Error::new(ErrorKind::Interrupted, "interrupted; what was received is kept")
         .hint(format!("`diffy snapshot recover --store {place} {snapshot}` makes a snapshot of it"))
 }
 
-fn interrupted_in_temporary() -> Error {
-    Error::remote("interrupted; the store was temporary, nothing is kept")
+fn ended_in_temporary() -> Error {
+    Error::new(ErrorKind::Interrupted, "interrupted; the store was temporary, nothing is kept")
         .hint("`--store` names one that stays")
 }
 

@@ -49,9 +49,7 @@ pub(super) fn plans(app: &App, args: &Args) -> Result<Vec<Result<Plan>>> {
 fn single(app: &App, args: &Args) -> Result<Plan> {
     let named = args.fleet.as_ref().map(Fleet::as_str).or(app.settings.fleet.as_deref());
     let in_file = app.settings.fleets.iter().find(|fleet| Some(fleet.name.as_str()) == named);
-    if args.targets.is_empty()
-        && let Some(fleet) = in_file
-    {
+    if let Some(fleet) = in_file {
         return of_file(app, args, fleet);
     }
     let targets = if args.targets.is_empty() { vec![TargetSpec::Local] } else { args.targets.clone() };
@@ -71,13 +69,16 @@ fn single(app: &App, args: &Args) -> Result<Plan> {
         states: Lifecycles { standby: args.include_standby, terminating: args.include_terminating },
         tables: tables(app, &args.tables)?,
         aws: settings(app, (None, args.region.clone()), role),
-        min_success: args.min_success.unwrap_or(0.0),
+        min_success: percentage(args.min_success)?,
     })
 }
 
 fn of_file(app: &App, args: &Args, file: &FleetFile) -> Result<Plan> {
     let of_fleet = |error: Error| error.with("fleet", &file.name);
-    let targets: Result<Vec<TargetSpec>> = file.targets.iter().map(|target| target.parse()).collect();
+    let targets: Result<Vec<TargetSpec>> = match args.targets.as_slice() {
+        [] => file.targets.iter().map(|target| target.parse()).collect(),
+        targets => Ok(targets.to_vec()),
+    };
     let names = if args.tables.is_empty() { &file.tables } else { &args.tables };
     // A flag replaces both: they are two ways to say the same.
     let (arn, account) = match (&args.role_arn, &args.account) {
@@ -96,8 +97,17 @@ fn of_file(app: &App, args: &Args, file: &FleetFile) -> Result<Plan> {
         },
         tables: tables(app, names).map_err(of_fleet)?,
         aws: settings(app, (file.profile.clone(), region), role),
-        min_success: args.min_success.or(file.min_success).unwrap_or(0.0),
+        min_success: percentage(args.min_success.or(file.min_success)).map_err(of_fleet)?,
     })
+}
+
+fn percentage(min_success: Option<f64>) -> Result<f64> {
+    match min_success {
+        Some(percent) if !(0.0..=100.0).contains(&percent) => {
+            Err(Error::usage(format!("`--min-success {percent}` is no percentage")))
+        }
+        given => Ok(given.unwrap_or(0.0)),
+    }
 }
 
 fn checked(mut targets: Vec<TargetSpec>) -> Result<Vec<TargetSpec>> {

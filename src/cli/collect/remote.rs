@@ -9,6 +9,7 @@ use futures::FutureExt;
 
 use super::super::App;
 use super::gather::{Epilogue, collect};
+use super::interrupt::unless_interrupted;
 use super::plan::Plan;
 use super::{Collection, CollectorName, collection};
 use crate::aws::{AssumeRole, Aws, AwsSettings, partition};
@@ -22,8 +23,12 @@ use crate::target::{self, Inventory, TargetSpec};
 
 /// Commands a second when nobody says: below the rate at which AWS was seen to throttle.
 const COMMANDS_PER_SECOND: f64 = 4.5;
-/// First pause between two looks when nobody says.
-const POLL: Duration = Duration::from_secs(2);
+/// First pause between two looks when nobody says, and the longest that can be said, in milliseconds.
+const POLL_MS: u64 = 2_000;
+const LONGEST_POLL_MS: u64 = 60_000;
+/// The longest that the agent lets a script run, and that AWS tries to deliver a command, in seconds.
+const LONGEST_SECONDS: u64 = 160_000;
+const LONGEST_DELIVERY: u64 = 2_592_000;
 /// Largest packed answer of a host, in MiB, when nobody says.
 const LARGEST_MIB: u64 = 64;
 /// What a session policy is called that narrows the signer of addresses.
@@ -88,21 +93,20 @@ pub(super) async fn collect_from_aws(app: &App, args: &super::Args, plan: Plan) 
         return Err(Error::usage("instances in AWS are asked through `--collector ssm`")
             .hint("leave `--collector` out"));
     }
-    let aws = Aws::load(&plan.aws).await?;
-    // Before anything else: its errors are the ones that a person can act on.
-    aws.credentials().await?;
-    let inventory = target::inventory(&aws, &plan.targets, plan.states).await?;
+    let (aws, inventory) = Box::pin(unless_interrupted(taken(&plan))).await?;
     if inventory.hosts.is_empty() {
         return Err(nobody(&plan.targets, &inventory));
     }
-    let store = app.open_or_create_store().await?;
     let snapshot = SnapshotId::new(now());
-    let large = large(app, &args.remote, (&store, snapshot)).await?;
-    let config = config(app, args, (aws.clone(), snapshot), large)?;
+    let config = config(app, args, (aws.clone(), snapshot))?;
+    config.check(&plan.tables)?;
+    let store = Box::pin(unless_interrupted(app.open_or_create_store())).await?;
+    let large = Box::pin(unless_interrupted(large(app, &args.remote, (&store, snapshot)))).await?;
+    let config = SsmConfig { large, ..config };
     tell_inventory(app, &plan, &inventory, &config.large);
-    tell_expiry(app, &args.remote, ("the hosts", &aws)).await;
+    tell_expiry(app, config.address_lives(), ("the hosts", &aws)).await;
     if let Some(place) = store.s3_place() {
-        tell_expiry(app, &args.remote, ("the store", &place.aws)).await;
+        tell_expiry(app, config.address_lives(), ("the store", &place.aws)).await;
     }
     let epilogue = epilogue(aws, plan.targets.clone(), inventory.clone());
     let warnings = inventory.warnings.iter().cloned().chain(skipped(&inventory)).collect();
@@ -114,6 +118,15 @@ pub(super) async fn collect_from_aws(app: &App, args: &super::Args, plan: Plan) 
         ..collection(app, args, plan, (collector, inventory.hosts))
     };
     collect(app, &store, collection).await
+}
+
+/// The way into the account, and the hosts there.
+async fn taken(plan: &Plan) -> Result<(Aws, Inventory)> {
+    let aws = Aws::load(&plan.aws).await?;
+    // Before anything else: its errors are the ones that a person can act on.
+    aws.credentials().await?;
+    let inventory = target::inventory(&aws, &plan.targets, plan.states).await?;
+    Ok((aws, inventory))
 }
 
 fn nobody(targets: &[TargetSpec], inventory: &Inventory) -> Error {
@@ -160,11 +173,10 @@ fn tell_inventory(app: &App, plan: &Plan, inventory: &Inventory, large: &Large) 
 }
 
 /// Static credentials of a session are not renewed, and an address that was signed with a session ends with it.
-async fn tell_expiry(app: &App, args: &AwsArgs, (whose, aws): (&str, &Aws)) {
+async fn tell_expiry(app: &App, longest: Duration, (whose, aws): (&str, &Aws)) {
     let Some(end) = aws.credentials().await.ok().and_then(|credentials| credentials.expiry()) else { return };
     let end: chrono::DateTime<chrono::Utc> = end.into();
-    let longest = chrono::TimeDelta::try_seconds((args.delivery_timeout + args.host_timeout).cast_signed());
-    if longest.is_some_and(|longest| end - now() < longest) {
+    if (end - now()).to_std().is_ok_and(|left| left < longest) {
         app.output.warn(&format!(
             "the AWS credentials for {whose} end at {}, maybe before the last host has answered",
             rfc3339(end)
@@ -182,31 +194,38 @@ fn epilogue(aws: Aws, targets: Vec<TargetSpec>, inventory: Inventory) -> Epilogu
     .boxed()
 }
 
-fn config(
-    app: &App,
-    args: &super::Args,
-    (aws, snapshot): (Aws, SnapshotId),
-    large: Large,
-) -> Result<SsmConfig> {
+/// All but where large answers go.
+fn config(app: &App, args: &super::Args, (aws, snapshot): (Aws, SnapshotId)) -> Result<SsmConfig> {
     let settings = &app.settings.aws;
     let remote = &args.remote;
     let document = remote.document.clone().or_else(|| settings.document.clone());
+    let query_seconds = bounded("--timeout", args.timeout, LONGEST_SECONDS)?;
+    let host_seconds = bounded("--host-timeout", remote.host_timeout, LONGEST_SECONDS)?;
+    let delivery = bounded("--delivery-timeout", remote.delivery_timeout, LONGEST_DELIVERY)?;
+    let poll_ms = settings.poll_ms.map_or(Ok(POLL_MS), |poll| bounded("poll_ms", poll, LONGEST_POLL_MS))?;
+    let rate = settings.commands_per_second.unwrap_or(COMMANDS_PER_SECOND);
+    if !(0.01..=1_000.0).contains(&rate) {
+        return Err(Error::config(format!("`commands_per_second` cannot be {rate}")).hint("use 0.01 to 1000"));
+    }
     Ok(SsmConfig {
         aws,
         document: document.unwrap_or_else(|| RUN_SHELL_SCRIPT.to_owned()),
-        large,
-        limits: HostLimits {
-            query_seconds: args.timeout.max(1),
-            host_seconds: remote.host_timeout.max(1),
-            ..HostLimits::default()
-        },
+        large: Large::Nowhere,
+        limits: HostLimits { query_seconds, host_seconds, ..HostLimits::default() },
         largest: remote.largest_answer.saturating_mul(1 << 20),
-        delivery: Duration::from_secs(remote.delivery_timeout),
-        commands_per_second: settings.commands_per_second.unwrap_or(COMMANDS_PER_SECOND),
-        poll: settings.poll_ms.map_or(POLL, Duration::from_millis),
+        delivery: Duration::from_secs(delivery),
+        commands_per_second: rate,
+        poll: Duration::from_millis(poll_ms),
         bootstrap: bootstrap(remote),
         run: snapshot.to_string(),
     })
+}
+
+fn bounded(name: &str, value: u64, most: u64) -> Result<u64> {
+    if (1..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(Error::usage(format!("`{name}` cannot be {value}")).hint(format!("use 1 to {most}")))
 }
 
 fn bootstrap(args: &AwsArgs) -> Option<Bootstrap> {
@@ -214,7 +233,7 @@ fn bootstrap(args: &AwsArgs) -> Option<Bootstrap> {
         Kind::Osquery => BootstrapKind::Osquery,
         Kind::Native => BootstrapKind::Native,
     };
-    Some(Bootstrap { url: args.bootstrap.clone()?, sha256: args.sha256.clone()?, kind })
+    Some(Bootstrap { url: args.bootstrap.clone()?, sha256: args.sha256.as_ref()?.to_lowercase(), kind })
 }
 
 /// Where large answers go: the store's bucket, or one that is named.

@@ -157,12 +157,12 @@ start_watch() {
         done
         rm -f "$1/on"
         read -r run group seconds <"$1/running" && [ "$run" != - ] && kill -KILL "$group" "-$group"
-        [ -z "$2" ] || echo 1 >"$2/cgroup.kill"
+        [ -d "$2" ] && echo 1 >"$2/cgroup.kill"
         rm -rf "$1"
         sleep 1
         rm -rf "$1"
-        [ -z "$2" ] || rmdir "$2"
-    ' sh "$dir" "$cgroup" </dev/null >"$dir/alive" 2>/dev/null 9>&- &
+        [ -d "$2" ] && rmdir "$2"
+    ' sh "$dir" "$CGROUPS/diffy-$NONCE" </dev/null >"$dir/alive" 2>/dev/null 9>&- &
     watch=$!
 }
 
@@ -585,8 +585,9 @@ main() {
     began=$stamp
     have setsid && setsid=setsid
     if has_tools && make_dir; then
-        step_back
+        # First: from here on nothing is left behind, however this ends.
         start_watch
+        step_back
         if find_agent && ask_all; then hand_over; else nothing; fi
     else
         nothing

@@ -5,36 +5,38 @@
 //! one host and for fifty. What a host printed is fetched once, when its invocation has ended.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::error::SdkError;
 use aws_sdk_ssm::operation::get_command_invocation::{GetCommandInvocationError, GetCommandInvocationOutput};
-use aws_sdk_ssm::operation::send_command::SendCommandError;
 use chrono::{DateTime, Utc};
+use futures::{StreamExt, stream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Mutex, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use super::Refusal;
+use super::gate::Gate;
 use super::pace::Pace;
+use super::sends::{Sends, Sent};
 use super::status::{State, state};
 use super::watch::{Watch, Watched};
-use crate::aws::{Aws, Refusal as RefusalKind, error_code, explain};
-use crate::model::{Status, now};
+use crate::aws::{Aws, explain};
+use crate::model::Status;
 
 /// Hosts in one command; 50 is the most that AWS takes.
 const HOSTS_PER_COMMAND: usize = 50;
 /// Commands that are being sent at once.
-const SENDING: usize = 4;
+const SENDING: u32 = 4;
+/// Commands that are being cancelled at once.
+const CANCELLING: usize = 16;
 /// How long the queue is given to fill before the first command goes.
 const GATHER: Duration = Duration::from_millis(50);
-/// How long an invocation that was listed may be unknown to the call that fetches its output.
-const UNKNOWN: Duration = Duration::from_secs(30);
-const UNKNOWN_PAUSE: Duration = Duration::from_secs(1);
-/// The longest comment that AWS takes.
-const LONGEST_COMMENT: usize = 100;
+/// How long the call that fetches an output may lag behind the list that showed its end.
+const LAG: Duration = Duration::from_secs(30);
+const LAG_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is sent to hosts; equal orders share a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,9 +78,6 @@ pub(super) struct Invocation {
     pub(super) stderr: String,
 }
 
-/// Why a host has no answer.
-pub(super) type Refusal = (Status, String);
-
 /// Tells a host's task how its order went.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -88,11 +87,12 @@ pub(super) enum Event {
     Look { command: String, sent: DateTime<Utc>, given_up: Option<Refusal> },
 }
 
+/// One order for one host.
 #[derive(Debug)]
-struct Letter {
-    host: String,
-    order: Arc<Order>,
-    reply: oneshot::Sender<Event>,
+pub(super) struct Letter {
+    pub(super) host: String,
+    pub(super) order: Arc<Order>,
+    pub(super) reply: oneshot::Sender<Event>,
 }
 
 /// The connection to Systems Manager.
@@ -108,28 +108,26 @@ pub(super) struct Courier {
 struct Post {
     client: Client,
     terms: Terms,
-    sends: Pace,
+    sends: Sends,
     gets: Pace,
     sending: Arc<Semaphore>,
     watch: Watch,
-    /// Why nothing can be sent any more.
-    closed: Mutex<Option<Refusal>>,
-    is_stopped: AtomicBool,
+    gate: Arc<Gate>,
 }
 
 impl Courier {
     /// Starts the tasks that send and watch; they end with this value.
     pub(super) fn new(aws: &Aws, terms: Terms) -> Self {
         let client = Client::new(aws.sdk());
+        let gate = Arc::new(Gate::default());
         let (queue, letters) = unbounded_channel();
         let post = Arc::new(Post {
-            sends: Pace::new(terms.commands_per_second),
+            sends: Sends::new(&client, &terms, Arc::clone(&gate)),
             // Fetching is allowed more often than sending, by experience; no number is published.
             gets: Pace::new(terms.commands_per_second * 2.0),
-            sending: Arc::new(Semaphore::new(SENDING)),
-            watch: Watch::new(client.clone(), &terms),
-            closed: Mutex::new(None),
-            is_stopped: AtomicBool::new(false),
+            sending: Arc::new(Semaphore::new(SENDING as usize)),
+            watch: Watch::new(&client, &terms, Arc::clone(&gate)),
+            gate,
             client,
             terms,
         });
@@ -140,7 +138,10 @@ impl Courier {
 
     /// Has an order carried out on a host, and waits for what it printed.
     pub(super) async fn ask(&self, host: &str, order: Arc<Order>) -> Result<Invocation, Refusal> {
-        let stopped = || (Status::NotAsked, "the collection was stopped".to_owned());
+        let stopped = || {
+            let why = "the collection was stopped before this host had answered";
+            (Status::Timeout, why.to_owned())
+        };
         let (reply, event) = oneshot::channel();
         self.queue.send(Letter { host: host.to_owned(), order, reply }).map_err(|_| stopped())?;
         match event.await.map_err(|_| stopped())? {
@@ -149,14 +150,14 @@ impl Courier {
         }
     }
 
-    /// Cancels whatever is under way.
+    /// Sends nothing any more, and cancels whatever is under way.
     pub(super) async fn stop(&self) {
-        let refusal = (Status::NotAsked, "the collection was stopped".to_owned());
-        *self.post.closed.lock().await = Some(refusal);
-        self.post.is_stopped.store(true, Ordering::SeqCst);
-        for command in self.post.watch.clear().await {
-            self.post.cancel(&command, None).await;
-        }
+        self.post.gate.stop().await;
+        // What is on its way is cancelled by who sent it, as soon as AWS has named it.
+        let _all = self.post.sending.acquire_many(SENDING).await;
+        let commands = self.post.watch.clear().await;
+        let cancel = |command: String| async move { self.post.cancel(&command, None).await };
+        stream::iter(commands).for_each_concurrent(CANCELLING, cancel).await;
     }
 }
 
@@ -178,9 +179,8 @@ impl Post {
                 },
             };
             sleep(GATHER).await;
-            // Before the turn: what comes while this waits can go with it.
+            // First a slot: what comes while this waits can go with it.
             let Ok(slot) = Arc::clone(&self.sending).acquire_owned().await else { return };
-            self.sends.turn().await;
             let mut batch = vec![first];
             while batch.len() < HOSTS_PER_COMMAND && next.is_none() {
                 let Ok(letter) = letters.try_recv() else { break };
@@ -188,83 +188,25 @@ impl Post {
             }
             let post = Arc::clone(&self);
             tokio::spawn(async move {
-                post.send(batch).await;
+                for sent in post.sends.send(batch).await {
+                    post.register(sent).await;
+                }
                 drop(slot);
             });
         }
     }
 
-    /// Sends one order to its hosts; a host that AWS does not take is left out and the others are sent to again.
-    async fn send(&self, batch: Vec<Letter>) {
-        let mut batches = vec![batch];
-        let mut is_first = true;
-        while let Some(batch) = batches.pop() {
-            if let Some(refusal) = self.closed.lock().await.clone() {
-                refuse(batch, &refusal);
-                continue;
-            }
-            if !std::mem::take(&mut is_first) {
-                self.sends.turn().await;
-            }
-            let sent = now();
-            match self.call(&batch).await {
-                Ok(command) => {
-                    self.register(batch, &command, sent).await;
-                    // Somebody stopped everything while it was on its way.
-                    if self.is_stopped.load(Ordering::SeqCst) {
-                        self.cancel(&command, None).await;
-                    }
-                }
-                Err(error) => batches.extend(self.sort_out(batch, error).await),
-            }
-        }
-    }
-
-    async fn call(&self, batch: &[Letter]) -> Result<String, SdkError<SendCommandError>> {
-        let ids: Vec<String> = batch.iter().map(|letter| letter.host.clone()).collect();
-        let order = &batch[0].order;
-        let comment: String = self.terms.comment.chars().take(LONGEST_COMMENT).collect();
-        let request = self
-            .client
-            .send_command()
-            .max_concurrency(ids.len().to_string())
-            // The default is 0: the first host that fails would end the command on all others.
-            .max_errors("100%")
-            .set_instance_ids(Some(ids))
-            .document_name(&self.terms.document)
-            .timeout_seconds(i32::try_from(self.terms.delivery.as_secs()).unwrap_or(i32::MAX))
-            .comment(comment)
-            .set_output_s3_bucket_name(order.output_s3.as_ref().map(|(bucket, _)| bucket.clone()))
-            .set_output_s3_key_prefix(order.output_s3.as_ref().map(|(_, prefix)| prefix.clone()));
-        let with =
-            |request: aws_sdk_ssm::operation::send_command::builders::SendCommandFluentBuilder,
-             (name, value): &(String, String)| request.parameters(name, vec![value.clone()]);
-        let sent = order.parameters.iter().fold(request, with).send().await?;
-        Ok(sent.command.and_then(|command| command.command_id).unwrap_or_default())
-    }
-
-    async fn register(&self, batch: Vec<Letter>, command: &str, sent: DateTime<Utc>) {
+    async fn register(&self, sent: Sent) {
         let deadline = Instant::now() + self.terms.delivery + self.terms.execution;
-        for letter in batch {
-            let watched = Watched { reply: letter.reply, sent, deadline, last: String::new(), missed: 0 };
-            self.watch.add((command.to_owned(), letter.host), watched).await;
+        // Somebody stopped everything while it was on its way: dropping the letters tells their hosts.
+        if self.gate.is_stopped() {
+            return self.cancel(&sent.command, None).await;
         }
-    }
-
-    /// What can be sent again after an error; the rest is refused.
-    async fn sort_out(&self, batch: Vec<Letter>, error: SdkError<SendCommandError>) -> Vec<Vec<Letter>> {
-        let service = error.as_service_error();
-        if service.is_some_and(SendCommandError::is_invalid_instance_id) {
-            let message = service.and_then(|error| error.meta().message()).unwrap_or_default().to_owned();
-            return without_invalid(batch, &message);
+        for letter in sent.letters {
+            let watched =
+                Watched { reply: letter.reply, sent: sent.at, deadline, last: String::new(), missed: 0 };
+            self.watch.add((sent.command.clone(), letter.host), watched).await;
         }
-        let code = error_code(&error).unwrap_or_default().to_owned();
-        let refusal = refusal("ssm:SendCommand", error);
-        if is_for_all(&code) {
-            *self.closed.lock().await = Some(refusal.clone());
-        }
-        refuse(batch, &refusal);
-        Vec::new()
     }
 
     /// Fetches what a host printed.
@@ -274,15 +216,16 @@ impl Post {
         (command, sent): (String, DateTime<Utc>),
         given_up: Option<Refusal>,
     ) -> Result<Invocation, Refusal> {
-        let found = self.get(&command, host).await;
-        if let Some(refusal) = given_up {
-            let is_underway = found.as_ref().map_or(true, |found| ending(found) == State::Underway);
-            if is_underway {
-                self.cancel(&command, Some(host)).await;
-                return Err(refusal);
-            }
+        let found = self.get(&command, host, if given_up.is_some() { Duration::ZERO } else { LAG }).await;
+        if let Some(refusal) = given_up
+            && found.as_ref().map_or(true, |found| ending(found) == State::Underway)
+        {
+            self.cancel(&command, Some(host)).await;
+            return Err(refusal);
         }
-        let found = found.map_err(|error| refusal("ssm:GetCommandInvocation", error))?;
+        let found = found.map_err(|error| {
+            (Status::Undeliverable, explain("ssm:GetCommandInvocation", error).to_string())
+        })?;
         Ok(Invocation {
             state: ending(&found),
             code: found.response_code,
@@ -293,23 +236,28 @@ impl Post {
         })
     }
 
+    /// Asks until the invocation has ended here, too: this call may lag behind the list.
     async fn get(
         &self,
         command: &str,
         host: &str,
+        lag: Duration,
     ) -> Result<GetCommandInvocationOutput, SdkError<GetCommandInvocationError>> {
-        let patience = Instant::now() + UNKNOWN;
+        let patience = Instant::now() + lag;
         loop {
             self.gets.turn().await;
             let call = self.client.get_command_invocation().command_id(command).instance_id(host);
             let found = call.send().await;
-            let is_unknown = found.as_ref().is_err_and(|error| {
-                error.as_service_error().is_some_and(GetCommandInvocationError::is_invocation_does_not_exist)
-            });
-            if !is_unknown || Instant::now() > patience {
+            let is_behind = match &found {
+                Ok(found) => ending(found) == State::Underway,
+                Err(error) => error
+                    .as_service_error()
+                    .is_some_and(GetCommandInvocationError::is_invocation_does_not_exist),
+            };
+            if !is_behind || Instant::now() >= patience {
                 return found;
             }
-            sleep(UNKNOWN_PAUSE).await;
+            sleep(LAG_PAUSE).await;
         }
     }
 
@@ -326,85 +274,4 @@ impl Post {
 fn ending(found: &GetCommandInvocationOutput) -> State {
     let status = found.status().map_or("", |status| status.as_str());
     state(status, found.status_details().unwrap_or_default())
-}
-
-/// Whether a refusal of one command is one of all.
-pub(super) fn is_for_all(code: &str) -> bool {
-    use RefusalKind::{Denied, Expired, Unknown};
-    matches!(RefusalKind::of_code(code), Some(Denied | Expired | Unknown))
-        || code.starts_with("InvalidDocument")
-        || code == "InvalidParameters"
-}
-
-/// Whatever AWS refuses: nothing of the host was heard.
-fn refusal<E>(action: &str, error: SdkError<E>) -> Refusal
-where
-    E: std::error::Error + aws_sdk_ssm::error::ProvideErrorMetadata + Send + Sync + 'static,
-{
-    (Status::Undeliverable, explain(action, error).to_string())
-}
-
-fn refuse(batch: Vec<Letter>, refusal: &Refusal) {
-    for letter in batch {
-        // Nobody waits when the collection was stopped.
-        let _ = letter.reply.send(Event::Refused(refusal.clone()));
-    }
-}
-
-/// One id that AWS does not take fails the whole call. Its message names them, or nobody: then the batch is halved.
-fn without_invalid(mut batch: Vec<Letter>, message: &str) -> Vec<Vec<Letter>> {
-    let refusal = (
-        Status::Undeliverable,
-        "Systems Manager does not take commands for this host: it is gone, has no agent, or is not in reach of these credentials".to_owned(),
-    );
-    if batch.len() == 1 {
-        refuse(batch, &refusal);
-        return Vec::new();
-    }
-    let (invalid, valid): (Vec<Letter>, Vec<Letter>) =
-        batch.drain(..).partition(|letter| message.contains(&letter.host));
-    if invalid.is_empty() {
-        let mut first = valid;
-        let second = first.split_off(first.len() / 2);
-        return vec![first, second];
-    }
-    refuse(invalid, &refusal);
-    if valid.is_empty() { Vec::new() } else { vec![valid] }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn letters(hosts: &[&str]) -> (Vec<Letter>, Vec<oneshot::Receiver<Event>>) {
-        let order = Arc::new(Order { parameters: Vec::new(), output_s3: None });
-        let letter = |host: &&str| {
-            let (reply, event) = oneshot::channel();
-            (Letter { host: (*host).to_owned(), order: Arc::clone(&order), reply }, event)
-        };
-        hosts.iter().map(letter).unzip()
-    }
-
-    fn names(batches: &[Vec<Letter>]) -> Vec<Vec<&str>> {
-        batches.iter().map(|batch| batch.iter().map(|letter| letter.host.as_str()).collect()).collect()
-    }
-
-    #[test]
-    fn hosts_that_the_message_names_are_left_out() {
-        let (batch, mut events) = letters(&["i-a", "i-b", "i-c"]);
-        let rest = without_invalid(batch, "Instances [[i-b]] not in a valid state for account 1");
-        assert_eq!(names(&rest), [["i-a", "i-c"]]);
-        assert!(matches!(events[1].try_recv(), Ok(Event::Refused((Status::Undeliverable, _)))));
-        assert!(events[0].try_recv().is_err());
-    }
-
-    #[test]
-    fn a_message_without_names_halves_the_batch_until_one_is_left() {
-        let (batch, mut events) = letters(&["i-a", "i-b", "i-c"]);
-        let rest = without_invalid(batch, "");
-        assert_eq!(names(&rest), [vec!["i-a"], vec!["i-b", "i-c"]]);
-        let first = rest.into_iter().next().unwrap();
-        assert!(without_invalid(first, "").is_empty());
-        assert!(matches!(events[0].try_recv(), Ok(Event::Refused(_))));
-    }
 }

@@ -6,8 +6,11 @@
 
 mod answers;
 mod courier;
+mod gate;
 mod pace;
 mod place;
+mod remarks;
+mod sends;
 mod status;
 mod watch;
 
@@ -18,15 +21,16 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc::Sender;
-use tokio::sync::{Mutex, OnceCell, Semaphore};
+use tokio::sync::{Mutex, OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use self::answers::{Answers, Window, oddities, refuse};
 use self::courier::{Courier, Invocation, Order, Terms};
 pub use self::place::Place;
+use self::remarks::Remarks;
 use self::status::State;
 use super::remote::{
-    Bootstrap, HostLimits, Job, Manifest, OutputMode, Reply, UnpackLimits, Via, check, parameters,
-    parse_head, parse_reply, script,
+    Bootstrap, DOCUMENT_STEP, HostLimits, Job, Manifest, OutputMode, Reply, UnpackLimits, Via, check,
+    parameters, parse_head, parse_reply, script,
 };
 use super::{Answer, Collector};
 use crate::aws::Aws;
@@ -40,12 +44,14 @@ pub const RUN_SHELL_SCRIPT: &str = "AWS-RunShellScript";
 const FEW_TABLES: usize = 3;
 /// Hosts that are waited for at once.
 const CONCURRENCY: usize = 500;
-/// Answers that are being downloaded at once.
-const DOWNLOADING: usize = 4;
-/// Answers that are being unpacked at once; what they unpack to is what takes memory.
-const UNPACKING: usize = 2;
+/// Answers that are downloaded, unpacked and handed on at once: what they unpack to is what takes memory.
+const UNPACKING: usize = 3;
 /// Most bytes of one table's rows; a script that is not tampered with cuts there, too.
 const LARGEST_FRAME: u64 = 128 << 20;
+/// How long an order may wait for its turn, with an address that is signed already.
+const QUEUE: Duration = Duration::from_secs(15 * 60);
+/// The step of [`RUN_SHELL_SCRIPT`], as it stands in the keys of its output in S3.
+const RUN_SHELL_STEP: &str = "0.awsrunShellScript";
 /// How much longer than the agent lets the script run its command may take to be over.
 const MARGIN: Duration = Duration::from_secs(60);
 /// The shortest time limit of a delivery that AWS takes.
@@ -89,15 +95,37 @@ pub struct SsmConfig {
     pub run: String,
 }
 
+impl SsmConfig {
+    /// How long an address in S3 must be good for: from when it is signed to when the last try to use it ends.
+    pub fn address_lives(&self) -> Duration {
+        self.delivery.max(SHORTEST_DELIVERY) + Duration::from_secs(self.limits.execution_seconds()) + QUEUE
+    }
+
+    /// Whether hosts could be asked for `tables` with these settings at all.
+    ///
+    /// # Errors
+    /// `Usage`: a limit, an address or a digest cannot be, or there are too many tables.
+    pub fn check(&self, tables: &[TableSpec]) -> Result<()> {
+        let job = Job {
+            nonce: &nonce(),
+            tables,
+            output: OutputMode::Inline,
+            url: None,
+            limits: &self.limits,
+            bootstrap: self.bootstrap.as_ref(),
+        };
+        script(&job).map(|_| ())
+    }
+}
+
 /// The collector `ssm`.
 pub struct SsmCollector {
     config: SsmConfig,
     courier: Courier,
     nonce: String,
     shared: OnceCell<Arc<Order>>,
-    downloading: Semaphore,
-    unpacking: Semaphore,
-    remarks: Mutex<Vec<String>>,
+    unpacking: Arc<Semaphore>,
+    remarks: Mutex<Remarks>,
 }
 
 impl fmt::Debug for SsmCollector {
@@ -113,6 +141,8 @@ struct Received {
     window: Window,
     /// What else is to be said, although the answer is there.
     but: Option<(Status, String)>,
+    /// Kept until the answers are handed on.
+    slot: Option<OwnedSemaphorePermit>,
 }
 
 /// Why there is no packed answer.
@@ -134,9 +164,8 @@ impl SsmCollector {
             config,
             nonce: nonce(),
             shared: OnceCell::new(),
-            downloading: Semaphore::new(DOWNLOADING),
-            unpacking: Semaphore::new(UNPACKING),
-            remarks: Mutex::new(Vec::new()),
+            unpacking: Arc::new(Semaphore::new(UNPACKING)),
+            remarks: Mutex::new(Remarks::default()),
         }
     }
 
@@ -207,7 +236,8 @@ impl SsmCollector {
         Ok(Order { parameters, output_s3 })
     }
 
-    /// A key is written once; where somebody else was faster with it (AWS may deliver twice), another one is tried.
+    /// A key is written once. Where somebody else was faster with it (AWS may deliver twice), or S3 was not well, another
+    /// one is tried.
     async fn ask_for_upload(
         &self,
         host: &str,
@@ -217,10 +247,12 @@ impl SsmCollector {
         let first = self.upload(host, tables, place).await?;
         match first {
             Ok(received) => Ok(received),
-            Err(manifest) if is_taken(&manifest) => match self.upload(host, tables, place).await? {
-                Ok(received) => Ok(received),
-                Err(manifest) => Err(no_data(&manifest)),
-            },
+            Err(manifest) if is_taken(&manifest) || is_passing(&manifest) => {
+                match self.upload(host, tables, place).await? {
+                    Ok(received) => Ok(received),
+                    Err(manifest) => Err(no_data(&manifest)),
+                }
+            }
             Err(manifest) => Err(no_data(&manifest)),
         }
     }
@@ -233,10 +265,8 @@ impl SsmCollector {
     ) -> Result<Result<Received, Manifest>, Refusal> {
         let failed = |error: crate::error::Error| (Status::Error, error.to_string());
         let nonce = nonce();
-        let valid = self.config.delivery.max(SHORTEST_DELIVERY)
-            + Duration::from_secs(self.config.limits.execution_seconds())
-            + MARGIN;
-        let (key, url) = place.address(&self.config.run, host, valid).await.map_err(failed)?;
+        let (key, url) =
+            place.address(&self.config.run, host, self.config.address_lives()).await.map_err(failed)?;
         let order = self.order(tables, (&nonce, OutputMode::Upload), Some(&url)).map_err(failed)?;
         let invocation = self.courier.ask(host, Arc::new(order)).await?;
         let reply = parse_reply(invocation.stdout.as_bytes(), &nonce);
@@ -248,20 +278,33 @@ impl SsmCollector {
             return Ok(Err(reply.manifest));
         }
         match self.fetch(place, &key, &reply.manifest).await {
-            Ok(gz) => received(invocation, Reply { data: Some(gz), ..reply }).map(Ok),
+            Ok((gz, slot)) => {
+                let received = received(invocation, Reply { data: Some(gz), ..reply })?;
+                Ok(Ok(Received { slot: Some(slot), ..received }))
+            }
             // The first of two runs was faster; else the first of two tries of the same upload had come through.
             Err(_) if is_taken(&reply.manifest) => Ok(Err(reply.manifest)),
             Err(refusal) => Err(refusal),
         }
     }
 
-    async fn fetch(&self, place: &Place, key: &str, manifest: &Manifest) -> Result<Vec<u8>, Refusal> {
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(&self.unpacking).acquire_owned().await.map_err(|_| internal("the collector has ended"))
+    }
+
+    async fn fetch(
+        &self,
+        place: &Place,
+        key: &str,
+        manifest: &Manifest,
+    ) -> Result<(Vec<u8>, OwnedSemaphorePermit), Refusal> {
         let failed = |error: crate::error::Error| (Status::Error, error.to_string());
         self.bound(manifest)?;
-        let Ok(_slot) = self.downloading.acquire().await else { return Err(stopped()) };
+        let slot = self.slot().await?;
         let gz = place.fetch(key, manifest.gz).await.map_err(failed)?;
-        check(manifest, &gz).map_err(failed)?;
-        Ok(gz)
+        // A digest of tens of megabytes is work.
+        tokio::task::block_in_place(|| check(manifest, &gz)).map_err(failed)?;
+        Ok((gz, slot))
     }
 
     async fn ask_for_ssm_output(
@@ -278,16 +321,17 @@ impl SsmCollector {
         let head = parse_head(invocation.stdout.as_bytes(), &self.nonce);
         let head = head.map_err(|error| broken(&invocation, &error.to_string()))?;
         self.bound(&head)?;
-        let Ok(_slot) = self.downloading.acquire().await else { return Err(stopped()) };
+        let slot = self.slot().await?;
         // Base64 with line ends, and the head.
         let most = head.gz.saturating_mul(3) / 2 + 65_536;
-        let output = place.ssm_output((&invocation.command, host), most).await;
+        let step = if self.config.document == RUN_SHELL_SCRIPT { RUN_SHELL_STEP } else { DOCUMENT_STEP };
+        let output = place.ssm_output(&format!("{}/{host}", invocation.command), step, most).await;
         let output = output.map_err(|error| (Status::Error, error.to_string()))?.ok_or_else(|| {
             let why = "Systems Manager wrote no output of this host into S3, and says nothing of it: may its role write there?";
             (Status::Error, why.to_owned())
         })?;
-        let reply =
-            parse_reply(&output, &self.nonce).map_err(|error| broken(&invocation, &error.to_string()))?;
+        let reply = tokio::task::block_in_place(|| parse_reply(&output, &self.nonce));
+        let reply = reply.map_err(|error| broken(&invocation, &error.to_string()))?;
         // Every instance with this role can write there; what came through Systems Manager is the host's own.
         if reply.manifest.sha256 != head.sha256 {
             return Err((
@@ -295,7 +339,8 @@ impl SsmCollector {
                 "the output in S3 is not the one that the host announced".to_owned(),
             ));
         }
-        received(invocation, Reply { manifest: head, ..reply })
+        let received = received(invocation, Reply { manifest: head, ..reply })?;
+        Ok(Received { slot: Some(slot), ..received })
     }
 
     fn bound(&self, manifest: &Manifest) -> Result<(), Refusal> {
@@ -310,16 +355,18 @@ impl SsmCollector {
     }
 
     async fn hand_over(&self, host: &str, tables: &[TableSpec], out: &Sender<Answer>, received: Received) {
-        let Received { manifest, gz, window, but } = received;
-        let odd = oddities(host, &manifest, window);
-        let notes = manifest.notes.iter().map(|note| format!("host {host} notes: {}", said(note)));
-        self.remarks.lock().await.extend(odd.into_iter().chain(notes));
-        let Ok(_slot) = self.unpacking.acquire().await else { return };
+        let Received { manifest, gz, window, but, slot } = received;
+        self.remark(host, &manifest, window).await;
+        // Dropped at the end of this function.
+        let _slot = match slot {
+            Some(slot) => Ok(slot),
+            None => self.slot().await,
+        };
         let limits = UnpackLimits { frame_bytes: LARGEST_FRAME, ..UnpackLimits::default() };
-        let (host, tables, out) = (host.to_owned(), tables.to_vec(), out.clone());
+        let (name, asked, answers_to) = (host.to_owned(), tables.to_vec(), out.clone());
         // Unpacking is work, and a closed channel is waited for.
         let unpacking = tokio::task::spawn_blocking(move || {
-            let mut answers = Answers::new(&host, &tables, out, window);
+            let mut answers = Answers::new(&name, &asked, answers_to, window);
             let problem = answers.unpack(&manifest, &gz, &limits).err();
             let (status, why) = match (problem, but) {
                 (Some(problem), _) => (Status::Error, problem),
@@ -329,8 +376,16 @@ impl SsmCollector {
             tokio::runtime::Handle::current().block_on(answers.close(status, &why));
         });
         if let Err(error) = unpacking.await {
-            tracing::error!(%error, "an answer could not be unpacked");
+            // Tables that had their answer get a second one, which says so, too.
+            let (status, why) = internal(&format!("the answer could not be unpacked: {error}"));
+            refuse(tables, out, (status, &why)).await;
         }
+    }
+
+    async fn remark(&self, host: &str, manifest: &Manifest, window: Window) {
+        let mut remarks = self.remarks.lock().await;
+        oddities(host, manifest, window).into_iter().for_each(|odd| remarks.odd(odd));
+        manifest.notes.iter().for_each(|note| remarks.note(host, said(note)));
     }
 }
 
@@ -359,7 +414,7 @@ impl Collector for SsmCollector {
     }
 
     fn remarks(&self) -> BoxFuture<'_, Vec<String>> {
-        async { std::mem::take(&mut *self.remarks.lock().await) }.boxed()
+        async { std::mem::take(&mut *self.remarks.lock().await).into_sentences() }.boxed()
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
@@ -371,8 +426,8 @@ fn nonce() -> String {
     hex(&rand::random::<[u8; 16]>())
 }
 
-fn stopped() -> Refusal {
-    (Status::NotAsked, "the collection was stopped".to_owned())
+fn internal(why: &str) -> Refusal {
+    (Status::Error, format!("a defect of Diffy: {why}"))
 }
 
 fn is_too_large(manifest: &Manifest) -> bool {
@@ -383,6 +438,11 @@ fn is_taken(manifest: &Manifest) -> bool {
     manifest.upload.as_deref().is_some_and(|said| said.starts_with("412"))
 }
 
+/// S3 failed or was busy for all tries of the script.
+fn is_passing(manifest: &Manifest) -> bool {
+    manifest.upload.as_deref().is_some_and(|said| said.starts_with('5') || said.starts_with("429"))
+}
+
 /// The answer of a host whose script ended by itself, and of one that was ended but had printed all.
 fn received(invocation: Invocation, reply: Reply) -> Result<Received, Refusal> {
     let window = Window { sent: invocation.sent, received: now() };
@@ -391,39 +451,34 @@ fn received(invocation: Invocation, reply: Reply) -> Result<Received, Refusal> {
         State::Ended(status, why) => Some((status, why)),
         State::Ran | State::Underway => None,
     };
-    Ok(Received { manifest: reply.manifest, gz, window, but })
+    Ok(Received { manifest: reply.manifest, gz, window, but, slot: None })
 }
 
 /// Why a whole reply has no answers in it.
 fn no_data(manifest: &Manifest) -> Refusal {
-    let is_without = manifest.agent == super::remote::Agent::None;
-    if is_without
-        && manifest
-            .notes
-            .first()
-            .is_some_and(|note| !note.contains("osquery") && !note.starts_with("bootstrap"))
-    {
-        return (Status::Error, with_notes("the script cannot work on this host", manifest));
+    if manifest.agent == super::remote::Agent::None {
+        let says_so = |note: &&String| note.contains("osquery") || note.starts_with("bootstrap");
+        return match manifest.notes.iter().find(says_so) {
+            Some(note) => (
+                Status::NotSupported,
+                format!("the host has no osquery; `--bootstrap` brings one, or a diffy ({})", said(note)),
+            ),
+            None => (Status::Error, with_notes("the script cannot work on this host", manifest)),
+        };
     }
-    if is_without {
-        let why = "the host has no osquery; `--bootstrap` brings one, or a diffy";
-        return (Status::NotSupported, with_notes(why, manifest));
-    }
-    if let Some(upload) = &manifest.upload {
-        return (
-            Status::Error,
-            with_notes(&format!("the host could not put its answer into S3: {}", said(upload)), manifest),
-        );
-    }
-    let why = format!(
-        "the answer of {} bytes does not fit into the output of a command; `--upload s3://BUCKET/PREFIX` gives it a place",
-        manifest.gz
-    );
+    let why = match &manifest.upload {
+        Some(upload) => format!("the host could not put its answer into S3: {}", said(upload)),
+        None if is_too_large(manifest) => format!(
+            "the answer of {} bytes does not fit into the output of a command; `--upload s3://BUCKET/PREFIX` gives it a place",
+            manifest.gz
+        ),
+        None => "the host has an answer and does not give it".to_owned(),
+    };
     (Status::Error, with_notes(&why, manifest))
 }
 
 fn with_notes(why: &str, manifest: &Manifest) -> String {
-    match manifest.notes.first() {
+    match manifest.notes.last() {
         Some(note) => format!("{why} ({})", said(note)),
         None => why.to_owned(),
     }

@@ -14,6 +14,8 @@ use crate::aws::explain;
 use crate::error::{Error, Result};
 use crate::model::hex;
 
+/// Attempts of a download.
+const ATTEMPTS: u32 = 3;
 /// Bytes of the random part of a key.
 const RANDOM_BYTES: usize = 16;
 
@@ -62,43 +64,48 @@ impl Place {
 
     /// The object of a key, which must have exactly `size` bytes.
     pub(super) async fn fetch(&self, key: &str, size: u64) -> Result<Vec<u8>> {
-        let call = self.reader.get_object().bucket(&self.bucket).key(key);
-        let found = call.send().await.map_err(|error| {
-            let is_absent = error.as_service_error().is_some_and(|error| error.is_no_such_key());
-            if is_absent {
-                Error::data("the host says that it put its answer into S3, but nothing is there")
-            } else {
-                explain("s3:GetObject", error)
-            }
-        })?;
-        let there = found.content_length().and_then(|length| u64::try_from(length).ok());
-        if there != Some(size) {
-            let there = there.map_or_else(|| "unknown many".to_owned(), |length| length.to_string());
-            return Err(Error::data(format!("the object has {there} bytes, the host announced {size}")));
-        }
-        read(found.body, size).await
+        let found = self.read(key, |there| match there {
+            there if there == size => Ok(()),
+            there => Err(Error::data(format!("the object has {there} bytes, the host announced {size}"))),
+        });
+        found
+            .await?
+            .ok_or_else(|| Error::data("the host says that it put its answer into S3, but nothing is there"))
     }
 
-    /// What Systems Manager wrote of a host's output, at most `most` bytes; `None` when it wrote nothing.
-    pub(super) async fn ssm_output(&self, of: (&str, &str), most: u64) -> Result<Option<Vec<u8>>> {
-        let (command, host) = of;
-        let prefix = format!("{}/{command}/{host}/", self.for_ssm().1);
-        let list = self.reader.list_objects_v2().bucket(&self.bucket).prefix(&prefix).max_keys(10);
-        let listed = list.send().await.map_err(|error| explain("s3:ListBucket", error))?;
-        let output =
-            listed.contents().iter().find(|object| object.key().is_some_and(|key| key.ends_with("/stdout")));
-        let Some((key, size)) = output.and_then(|object| Some((object.key()?, object.size()?))) else {
-            return Ok(None);
-        };
-        let size = u64::try_from(size).unwrap_or(0);
-        if size > most {
-            return Err(Error::data(format!(
-                "the output in S3 has {size} bytes, more than the limit of {most}"
-            )));
+    /// What Systems Manager wrote of a host's output (`of` is `COMMAND/HOST`), at most `most` bytes; `None` when it wrote
+    /// nothing. The key is spelled out: others may write below the prefix, too.
+    pub(super) async fn ssm_output(&self, of: &str, step: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        let key = format!("{}/{of}/awsrunShellScript/{step}/stdout", self.for_ssm().1);
+        let found = self.read(&key, |there| match there {
+            there if there <= most => Ok(()),
+            there => {
+                Err(Error::data(format!("the output in S3 has {there} bytes, more than the limit of {most}")))
+            }
+        });
+        found.await
+    }
+
+    /// Reads an object whose size is right; a download that breaks off is begun anew.
+    async fn read(&self, key: &str, is_right: impl Fn(u64) -> Result<()>) -> Result<Option<Vec<u8>>> {
+        let mut attempt = 1;
+        loop {
+            let call = self.reader.get_object().bucket(&self.bucket).key(key);
+            let found = match call.send().await {
+                Ok(found) => found,
+                Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(explain("s3:GetObject", error)),
+            };
+            let size =
+                found.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(u64::MAX);
+            is_right(size)?;
+            match read(found.body, size).await {
+                Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
+                read => return read.map(Some),
+            }
         }
-        let call = self.reader.get_object().bucket(&self.bucket).key(key);
-        let found = call.send().await.map_err(|error| explain("s3:GetObject", error))?;
-        read(found.body, size).await.map(Some)
     }
 }
 
@@ -106,14 +113,16 @@ impl Place {
 async fn read(mut body: aws_sdk_s3::primitives::ByteStream, size: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|source| Error::remote("the download broke off").source(source))?;
+        let chunk =
+            chunk.map_err(|source| Error::remote("the download broke off").source(source).retryable())?;
         if bytes.len() as u64 + chunk.len() as u64 > size {
             return Err(Error::data(format!("the object has more than the announced {size} bytes")));
         }
         bytes.extend_from_slice(&chunk);
     }
     if bytes.len() as u64 != size {
-        return Err(Error::data(format!("the download ended after {} of {size} bytes", bytes.len())));
+        let got = bytes.len();
+        return Err(Error::remote(format!("the download ended after {got} of {size} bytes")).retryable());
     }
     Ok(bytes)
 }

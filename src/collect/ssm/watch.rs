@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_ssm::Client;
-use aws_sdk_ssm::types::{
-    CommandFilter, CommandFilterKey, CommandInvocation, InstanceInformationStringFilter, PingStatus,
-};
+use aws_sdk_ssm::config::retry::RetryConfig;
+use aws_sdk_ssm::config::timeout::TimeoutConfig;
+use aws_sdk_ssm::types::{CommandFilter, CommandFilterKey, CommandInvocation, PingStatus};
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::time::{Instant, sleep};
 
-use super::courier::{Event, Terms, is_for_all};
+use super::Refusal;
+use super::courier::{Event, Terms};
+use super::gate::{Gate, is_for_all};
+use super::pace::Pace;
 use super::status::{State, state};
-use crate::aws::{error_code, explain};
+use crate::aws::{self, NODES_PER_CALL, error_code, explain, nodes};
 use crate::model::{Status, now};
 
 /// Invocations on one page; 50 is the most that AWS gives.
@@ -23,6 +26,9 @@ const PER_PAGE: usize = 50;
 const MOST_PAGES: usize = 400;
 /// Longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Attempts of one call, and how long they may take together.
+const ATTEMPTS: u32 = 3;
+const LONGEST_CALL: Duration = Duration::from_secs(30);
 /// How much longer each pause is than the one before.
 const SLOWER: f64 = 1.3;
 /// It is asked whether the agents of hosts that have not answered still live every so many first pauses.
@@ -58,15 +64,23 @@ struct Inner {
     client: Client,
     document: String,
     poll: Duration,
+    pace: Pace,
+    gate: Arc<Gate>,
     since: DateTime<Utc>,
     live: Mutex<HashMap<Key, Watched>>,
     came: Notify,
 }
 
 impl Watch {
-    pub(super) fn new(client: Client, terms: &Terms) -> Self {
+    pub(super) fn new(client: &Client, terms: &Terms, gate: Arc<Gate>) -> Self {
+        // A look that fails is followed by another one; meanwhile deadlines pass.
+        let retry = RetryConfig::standard().with_max_attempts(ATTEMPTS);
+        let timeout = TimeoutConfig::builder().operation_timeout(LONGEST_CALL).build();
+        let config = client.config().to_builder().retry_config(retry).timeout_config(timeout);
         let inner = Inner {
-            client,
+            client: Client::from_conf(config.build()),
+            pace: Pace::new(terms.commands_per_second),
+            gate,
             document: terms.document.clone(),
             poll: terms.poll,
             since: now() - MARGIN,
@@ -125,6 +139,7 @@ impl Inner {
                     Err((refusal, is_for_all)) => {
                         tracing::warn!(error = %refusal.1, "cannot see how far the commands are");
                         if is_for_all {
+                            self.gate.shut(refusal.clone()).await;
                             self.give_up(|_, _| Some(refusal.clone())).await;
                         }
                         return ended;
@@ -153,7 +168,8 @@ impl Inner {
         &self,
         command: Option<&str>,
         token: Option<String>,
-    ) -> Result<(Vec<CommandInvocation>, Option<String>), ((Status, String), bool)> {
+    ) -> Result<(Vec<CommandInvocation>, Option<String>), (Refusal, bool)> {
+        self.pace.turn().await;
         let request = self.client.list_command_invocations().max_results(PER_PAGE as i32);
         let request = match command {
             Some(command) => request.command_id(command),
@@ -165,7 +181,9 @@ impl Inner {
                 page.next_token.filter(|token| !token.is_empty()),
             )),
             Err(error) => {
-                let is_for_all = error_code(&error).is_some_and(is_for_all);
+                let code = error_code(&error).unwrap_or_default();
+                let is_for_all =
+                    is_for_all(code) || aws::Refusal::of_code(code) == Some(aws::Refusal::Denied);
                 let text = explain("ssm:ListCommandInvocations", error).to_string();
                 Err(((Status::Undeliverable, text), is_for_all))
             }
@@ -209,9 +227,9 @@ impl Inner {
         self.give_up(|_, watched| (watched.deadline <= now).then(|| watched.overdue())).await;
     }
 
-    async fn give_up(&self, reason: impl Fn(&Key, &Watched) -> Option<(Status, String)>) {
+    async fn give_up(&self, reason: impl Fn(&Key, &Watched) -> Option<Refusal>) {
         let mut live = self.live.lock().await;
-        let given_up: Vec<(Key, (Status, String))> =
+        let given_up: Vec<(Key, Refusal)> =
             live.iter().filter_map(|(key, watched)| Some((key.clone(), reason(key, watched)?))).collect();
         for (key, refusal) in given_up {
             if let Some(watched) = live.remove(&key) {
@@ -227,7 +245,7 @@ impl Inner {
             live.keys().map(|(_, host)| host.clone()).collect::<BTreeSet<_>>().into_iter().collect()
         };
         let mut present = BTreeSet::new();
-        for hosts in hosts.chunks(PER_PAGE) {
+        for hosts in hosts.chunks(NODES_PER_CALL) {
             match self.present(hosts).await {
                 Some(found) => present.extend(found),
                 // Without an answer nobody is missing.
@@ -245,23 +263,19 @@ impl Inner {
     }
 
     async fn present(&self, hosts: &[String]) -> Option<Vec<String>> {
-        let filter =
-            InstanceInformationStringFilter::builder().key("InstanceIds").set_values(Some(hosts.to_vec()));
-        let call = self.client.describe_instance_information().filters(filter.build().ok()?);
-        let page = call.max_results(PER_PAGE as i32).send().await.ok()?;
-        let nodes = page.instance_information_list.unwrap_or_default();
-        let online = nodes.into_iter().filter(|node| node.ping_status() == Some(&PingStatus::Online));
+        let found = nodes(&self.client, "InstanceIds", hosts.to_vec()).await.ok()?;
+        let online = found.into_iter().filter(|node| node.ping_status() == Some(&PingStatus::Online));
         Some(online.filter_map(|node| node.instance_id).collect())
     }
 }
 
 impl Watched {
-    fn look(self, command: String, given_up: Option<(Status, String)>) {
+    fn look(self, command: String, given_up: Option<Refusal>) {
         // Nobody waits when the collection was stopped.
         let _ = self.reply.send(Event::Look { command, sent: self.sent, given_up });
     }
 
-    fn overdue(&self) -> (Status, String) {
+    fn overdue(&self) -> Refusal {
         if self.last.is_empty() {
             return (Status::Undeliverable, "the command never showed up on the host".to_owned());
         }
@@ -270,6 +284,6 @@ impl Watched {
     }
 }
 
-fn lost() -> (Status, String) {
+fn lost() -> Refusal {
     (Status::Undeliverable, "the host's agent went away while the command ran".to_owned())
 }

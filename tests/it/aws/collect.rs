@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use diffy::catalog::Catalog;
 use diffy::simulate::SimulationConfig;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -97,15 +98,15 @@ const FATES: [(&str, &str, &str); 18] = [
     ("no_agent", "undeliverable", "no agent"),
     ("lost", "undeliverable", "not connected"),
     ("no_osquery", "not_supported", "no osquery"),
-    ("bad_gzip", "error", ""),
-    ("zip_bomb", "error", ""),
-    ("wrong_object", "error", ""),
-    ("wrong_digest", "error", ""),
-    ("no_end", "error", "end"),
+    ("bad_gzip", "error", "invalid gzip"),
+    ("zip_bomb", "error", "is longer than"),
+    ("wrong_object", "error", "the host announced"),
+    ("wrong_digest", "error", "another sha256"),
+    ("no_end", "error", "cut before its end"),
     ("huge_claim", "error", "8589934592 bytes is too large"),
-    ("stdout_flood", "error", ""),
-    ("bad_frames", "error", ""),
-    ("echo_other", "error", ""),
+    ("stdout_flood", "error", "no head"),
+    ("bad_frames", "error", "begins no answer"),
+    ("echo_other", "error", "nonce is not ours"),
     ("undelivered", "undeliverable", "not delivered"),
     // These answer in full, and are told of in the warnings.
     ("other_name", "", "answers under the name"),
@@ -155,6 +156,7 @@ fn a_group_of_two_hundred_is_collected_whatever_its_hosts_do() {
     }
     assert!(output.stdout.contains("hosts     200 asked"), "{}", output.stdout);
 
+    let tables = Catalog::builtin().unwrap().tables().filter(|table| table.default).count();
     let troubled = account.troubled();
     let mut wrong = Vec::new();
     for (id, kind) in &kinds {
@@ -176,6 +178,13 @@ fn a_group_of_two_hundred_is_collected_whatever_its_hosts_do() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let doubled = account.query(
+        "SELECT host, table_name FROM coverage GROUP BY host, table_name HAVING count(*) <> 1 LIMIT 3",
+    );
+    assert!(doubled.is_empty(), "{doubled:?}");
+    let lines = account.query("SELECT count(*) AS n, count(DISTINCT host) AS hosts FROM coverage");
+    assert_eq!((&lines[0]["n"], &lines[0]["hosts"]), (&json!(200 * tables), &json!(200)));
+    assert!(output.stdout.contains("200 asked, 168 answered, 32 failed"), "{}", output.stdout);
     let strangers: Vec<_> = troubled.iter().filter(|(id, _)| !kinds.contains_key(*id)).collect();
     assert!(strangers.is_empty(), "{strangers:?}");
     assert!(output.stderr.contains("left their group during the collection"), "{}", output.stderr);
@@ -216,18 +225,24 @@ fn calls_that_fail_make_no_difference() {
         let account = Account::new(config);
         account.ok(&["collect", "--targets", "asg:web"]);
         let refused: u64 = account.bench.calls().values().flat_map(|calls| calls.refused.values()).sum();
-        (content(&account), refused)
+        let commands = account.bench.sent()["commands"].as_array().unwrap().len();
+        (content(&account), refused, commands)
     };
-    let (calm, none) = snapshot(&[]);
+    let (calm, none, _) = snapshot(&[]);
     let faults = [
         json!({"action": "ssm:*", "kind": "throttle", "every": 10}),
         json!({"action": "autoscaling:*", "kind": "throttle", "every": 2}),
         json!({"action": "ssm:*", "kind": "error", "every": 11}),
+        // These are carried out, and only their answer is lost.
+        json!({"action": "ssm:SendCommand", "kind": "drop", "every": 7, "effect": true}),
         json!({"action": "s3:*", "kind": "error", "every": 10}),
         json!({"action": "s3:*", "kind": "throttle", "every": 13}),
     ];
-    let (stormy, refused) = snapshot(&faults);
+    let (stormy, refused, commands) = snapshot(&faults);
     assert!(none == 0 && refused > 10, "{none} and {refused}");
+    // Five commands were carried out without an answer and not sent twice; a host whose upload met three failures in a
+    // row is asked anew.
+    assert!((39..=42).contains(&commands), "{commands} commands for 39 hosts");
     let other: Vec<_> = calm.1.iter().zip(&stormy.1).filter(|(calm, stormy)| calm != stormy).collect();
     assert!(other.is_empty(), "{} of {}: {:?}", other.len(), calm.1.len(), other.first());
     assert_eq!(calm.0, stormy.0);
@@ -302,6 +317,22 @@ fn hosts_that_aws_does_not_take_do_not_stop_the_others() {
         let troubled: BTreeSet<String> = account.troubled().into_keys().collect();
         assert_eq!(troubled, BTreeSet::from([ids[3].clone(), ids[9].clone()]), "{mode}");
     }
+}
+
+/// IAM judges each instance; one that is not in reach must not cost the others.
+#[test]
+fn a_host_that_is_denied_does_not_stop_the_others() {
+    let (config, ids) = small(12);
+    let account = Account::new(config);
+    let denied = &ids[5];
+    let message = format!(
+        "not authorized to perform: ssm:SendCommand on resource: arn:aws:ec2:us-east-1:123456789012:instance/{denied}"
+    );
+    let rule = json!({"action": "ssm:SendCommand", "kind": "AccessDeniedException", "status": 400, "message": message, "first": 1});
+    account.bench.configure(&json!({"faults": [rule]}));
+    let output = account.ok(&[&["collect", "--targets", "asg:web"], &TABLES[..]].concat());
+    assert!(output.stdout.contains("12 asked, 11 answered, 1 failed"), "{}", output.stdout);
+    assert!(account.troubled()[denied].1.contains("denies `ssm:SendCommand`"), "{:?}", account.troubled());
 }
 
 #[test]
