@@ -30,14 +30,13 @@ def rare(spec, out):
     parts = []
     for table, paths in spec["tables"].items():
         most = int(answered.get(table, 0)) // 100
-        if most:
-            # One host too many is enough to know.
-            parts.append(f"""
-                SELECT '{table}' AS table_name, strict_id, host
-                FROM (
-                    SELECT strict_id, groupUniqArray({most + 1})(host) AS hosts
-                    FROM {source(paths['rows'])} GROUP BY strict_id HAVING length(hosts) <= {most}
-                ) ARRAY JOIN hosts AS host""")
+        # One host too many is enough to know.
+        parts.append(f"""
+            SELECT '{table}' AS table_name, strict_id, host
+            FROM (
+                SELECT strict_id, groupUniqArray({most + 1})(host) AS hosts
+                FROM {source(paths['rows'])} GROUP BY strict_id HAVING length(hosts) <= {most}
+            ) ARRAY JOIN hosts AS host""")
     write(f"SELECT * FROM ({' UNION ALL '.join(parts)})", out)
 
 
