@@ -412,7 +412,11 @@ async fn saved_queries_find_the_odd_host() {
         ("rare_cron", vec![("max_hosts", "0")], vec![]),
         ("row_on_hosts", vec![("strict_id", hex.as_str())], vec!["h7", "2026-01-05"]),
         ("rows_on_few_hosts", vec![], vec![]),
-        ("rows_on_few_hosts", vec![("max_percent", "4")], vec!["h7", hex.as_str(), "| 1              | 29  "]),
+        (
+            "rows_on_few_hosts",
+            vec![("max_percent", "4")],
+            vec!["h7", hex.as_str(), "| 1              | 29  "],
+        ),
         ("rows_on_few_hosts", vec![("max_percent", "4"), ("table", "users")], vec![]),
         ("not_in_snapshot", vec![("snapshot", "another")], vec!["crontab", hex.as_str(), "| 29  "]),
         ("not_in_snapshot", vec![("snapshot", snapshot.as_str())], vec![]),
