@@ -105,16 +105,26 @@ async fn describe(client: &Client, names: &[String]) -> Result<Vec<AutoScalingGr
     let mut groups = Vec::new();
     let mut token = None;
     loop {
-        let request = client.describe_auto_scaling_groups().max_records(GROUPS_PER_PAGE);
-        let names = (!names.is_empty()).then(|| names.to_vec());
-        let page = request.set_auto_scaling_group_names(names).set_next_token(token).send().await;
-        let page = page.map_err(|error| explain(DESCRIBE, error))?;
-        groups.extend(page.auto_scaling_groups.unwrap_or_default());
-        token = page.next_token.filter(|token| !token.is_empty());
-        if token.is_none() {
+        let (page, next) = page(client, names, token).await?;
+        groups.extend(page);
+        if next.is_none() {
             return Ok(groups);
         }
+        token = next;
     }
+}
+
+/// One page of the groups of these names, or of all groups, and where the next one begins.
+async fn page(
+    client: &Client,
+    names: &[String],
+    token: Option<String>,
+) -> Result<(Vec<AutoScalingGroup>, Option<String>)> {
+    let request = client.describe_auto_scaling_groups().max_records(GROUPS_PER_PAGE);
+    let names = (!names.is_empty()).then(|| names.to_vec());
+    let page = request.set_auto_scaling_group_names(names).set_next_token(token).send().await;
+    let page = page.map_err(|error| explain(DESCRIBE, error))?;
+    Ok((page.auto_scaling_groups.unwrap_or_default(), page.next_token.filter(|token| !token.is_empty())))
 }
 
 /// AWS answers with an empty list for a group that it does not know.
@@ -133,15 +143,13 @@ async fn all_names(client: &Client) -> Vec<String> {
     let mut names = Vec::new();
     let mut token = None;
     for _ in 0..MOST_PAGES {
-        let request = client.describe_auto_scaling_groups().max_records(GROUPS_PER_PAGE);
         // Only for the hint: without it the message is still right.
-        let Ok(page) = request.set_next_token(token).send().await else { return names };
-        let groups = page.auto_scaling_groups.unwrap_or_default();
+        let Ok((groups, next)) = page(client, &[], token).await else { return names };
         names.extend(groups.into_iter().filter_map(|group| group.auto_scaling_group_name));
-        token = page.next_token.filter(|token| !token.is_empty());
-        if token.is_none() {
+        if next.is_none() {
             return names;
         }
+        token = next;
     }
     names
 }

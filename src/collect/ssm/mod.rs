@@ -35,7 +35,7 @@ use super::remote::{
 use super::{Answer, Collector};
 use crate::aws::Aws;
 use crate::catalog::TableSpec;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Status, hex, now};
 
 /// The document that AWS has in every account.
@@ -198,8 +198,7 @@ impl SsmCollector {
     async fn ask_shared(&self, host: &str, tables: &[TableSpec]) -> Result<(Invocation, Reply), Refusal> {
         let order = self.shared(tables).await?;
         let invocation = self.courier.ask(host, order).await?;
-        let reply = parse_reply(invocation.stdout.as_bytes(), &self.nonce);
-        let reply = reply.map_err(|error| broken(&invocation, &error.to_string()))?;
+        let reply = reply_of(&invocation, &self.nonce)?;
         Ok((invocation, reply))
     }
 
@@ -209,7 +208,7 @@ impl SsmCollector {
                 if let Large::SsmS3(_) = self.config.large { OutputMode::Stdout } else { OutputMode::Inline };
             self.order(tables, (&self.nonce, output), None).map(Arc::new)
         });
-        order.await.cloned().map_err(|error| (Status::Error, error.to_string()))
+        order.await.cloned().map_err(failed)
     }
 
     fn order(
@@ -244,17 +243,11 @@ impl SsmCollector {
         tables: &[TableSpec],
         place: &Place,
     ) -> Result<Received, Refusal> {
-        let first = self.upload(host, tables, place).await?;
-        match first {
-            Ok(received) => Ok(received),
-            Err(manifest) if is_taken(&manifest) || is_passing(&manifest) => {
-                match self.upload(host, tables, place).await? {
-                    Ok(received) => Ok(received),
-                    Err(manifest) => Err(no_data(&manifest)),
-                }
-            }
-            Err(manifest) => Err(no_data(&manifest)),
+        let mut outcome = self.upload(host, tables, place).await?;
+        if outcome.as_ref().is_err_and(|manifest| is_taken(manifest) || is_passing(manifest)) {
+            outcome = self.upload(host, tables, place).await?;
         }
+        outcome.map_err(|manifest| no_data(&manifest))
     }
 
     async fn upload(
@@ -263,14 +256,12 @@ impl SsmCollector {
         tables: &[TableSpec],
         place: &Place,
     ) -> Result<Result<Received, Manifest>, Refusal> {
-        let failed = |error: crate::error::Error| (Status::Error, error.to_string());
         let nonce = nonce();
         let (key, url) =
             place.address(&self.config.run, host, self.config.address_lives()).await.map_err(failed)?;
         let order = self.order(tables, (&nonce, OutputMode::Upload), Some(&url)).map_err(failed)?;
         let invocation = self.courier.ask(host, Arc::new(order)).await?;
-        let reply = parse_reply(invocation.stdout.as_bytes(), &nonce);
-        let reply = reply.map_err(|error| broken(&invocation, &error.to_string()))?;
+        let reply = reply_of(&invocation, &nonce)?;
         if reply.data.is_some() {
             return received(invocation, reply).map(Ok);
         }
@@ -298,7 +289,6 @@ impl SsmCollector {
         key: &str,
         manifest: &Manifest,
     ) -> Result<(Vec<u8>, OwnedSemaphorePermit), Refusal> {
-        let failed = |error: crate::error::Error| (Status::Error, error.to_string());
         self.bound(manifest)?;
         let slot = self.slot().await?;
         let gz = place.fetch(key, manifest.gz).await.map_err(failed)?;
@@ -326,7 +316,7 @@ impl SsmCollector {
         let most = head.gz.saturating_mul(3) / 2 + 65_536;
         let step = if self.config.document == RUN_SHELL_SCRIPT { RUN_SHELL_STEP } else { DOCUMENT_STEP };
         let output = place.ssm_output(&format!("{}/{host}", invocation.command), step, most).await;
-        let output = output.map_err(|error| (Status::Error, error.to_string()))?.ok_or_else(|| {
+        let output = output.map_err(failed)?.ok_or_else(|| {
             let why = "Systems Manager wrote no output of this host into S3, and says nothing of it: may its role write there?";
             (Status::Error, why.to_owned())
         })?;
@@ -441,6 +431,16 @@ fn is_taken(manifest: &Manifest) -> bool {
 /// S3 failed or was busy for all tries of the script.
 fn is_passing(manifest: &Manifest) -> bool {
     manifest.upload.as_deref().is_some_and(|said| said.starts_with('5') || said.starts_with("429"))
+}
+
+fn failed(error: Error) -> Refusal {
+    (Status::Error, error.to_string())
+}
+
+/// What a host printed, taken apart.
+fn reply_of(invocation: &Invocation, nonce: &str) -> Result<Reply, Refusal> {
+    let reply = parse_reply(invocation.stdout.as_bytes(), nonce);
+    reply.map_err(|error| broken(invocation, &error.to_string()))
 }
 
 /// The answer of a host whose script ended by itself, and of one that was ended but had printed all.
