@@ -1,5 +1,5 @@
 -- In which snapshot was each row of the newest ones, with the same content, first seen?
--- tables: prevalence, snapshots
+-- tables: identities, snapshots
 -- param: table = (text) Only this table; all tables when empty.
 -- param: fleet = (text) Only this fleet; all fleets when empty.
 -- false positives: none; it only looks up, and sees no further than the snapshots that the store still has.
@@ -7,7 +7,7 @@
 
 WITH seen AS (
     SELECT fleet, table_name, strict_id, min(snapshot) AS first_snapshot, max(snapshot) AS last_snapshot
-    FROM prevalence
+    FROM identities
     WHERE ($fleet = '' OR fleet = $fleet)
       AND ($table = '' OR table_name = $table)
     GROUP BY fleet, table_name, strict_id

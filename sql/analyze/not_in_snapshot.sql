@@ -1,19 +1,16 @@
 -- Which rows of the newest snapshots are not, with the same content, in another snapshot?
--- tables: prevalence
+-- tables: identities
 -- param: snapshot = (text) The snapshot to compare with, of any fleet.
 -- param: table = (text) Only this table; all tables when empty.
 -- param: fleet = (text) Only this fleet; all fleets when empty.
 -- false positives: rows that each host has of its own; `row_on_hosts` shows the content of a strict id.
 -- references: T1036, https://attack.mitre.org/techniques/T1036/
 
--- Not in order: there may be many.
-SELECT
-    now.fleet, now.table_name, now.loose_id, now.strict_id,
-    bitmap_count(bitmap_or(now.members)) AS hosts_with_row
-FROM current.prevalence AS now
+-- Not in order: there may be many. A strict id belongs to one table.
+SELECT now.fleet, now.table_name, now.loose_id, now.strict_id, now.hosts AS hosts_with_row
+FROM current.identities AS now
 LEFT ANTI JOIN (
-    SELECT DISTINCT table_name, strict_id FROM prevalence WHERE snapshot = $snapshot
-) AS other ON other.table_name = now.table_name AND other.strict_id = now.strict_id
+    SELECT strict_id FROM identities WHERE snapshot = $snapshot
+) AS other ON other.strict_id = now.strict_id
 WHERE ($fleet = '' OR now.fleet = $fleet)
   AND ($table = '' OR now.table_name = $table)
-GROUP BY now.fleet, now.table_name, now.loose_id, now.strict_id

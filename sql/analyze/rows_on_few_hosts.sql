@@ -1,5 +1,5 @@
 -- Which rows, with what is in them, are on at most some percent of the hosts that answered for their table?
--- tables: prevalence, coverage, hosts
+-- tables: identities, coverage, hosts
 -- param: max_percent = 1 (integer) Most hosts of a fleet that may have such a row, in percent of those that answered.
 -- param: table = (text) Only this table; all tables when empty.
 -- param: fleet = (text) Only this fleet; all fleets when empty.
@@ -7,28 +7,23 @@
 -- references: T1036, https://attack.mitre.org/techniques/T1036/
 
 WITH answered AS (
-    SELECT fleet, snapshot, table_name, count(*) AS hosts_answered
+    SELECT snapshot, table_name, count(*) AS hosts_answered
     FROM current.coverage
     WHERE status IN ('ok', 'empty')
-    GROUP BY fleet, snapshot, table_name
-),
-distinct_rows AS (
-    SELECT fleet, snapshot, table_name, strict_id, bitmap_or(members) AS members
-    FROM current.prevalence
-    WHERE ($fleet = '' OR fleet = $fleet)
-      AND ($table = '' OR table_name = $table)
-    GROUP BY fleet, snapshot, table_name, strict_id
+    GROUP BY snapshot, table_name
 ),
 placed AS (
     SELECT
-        fleet, snapshot, table_name, strict_id, hosts_answered,
-        bitmap_count(members) AS hosts_with_row, unnest(bitmap_to_list(members)) AS ordinal
-    FROM distinct_rows
-    INNER JOIN answered USING (fleet, snapshot, table_name)
-    WHERE bitmap_count(members) * 100 <= hosts_answered * $max_percent
+        fleet, snapshot, table_name, strict_id, hosts_answered, hosts AS hosts_with_row,
+        unnest(bitmap_to_list(members)) AS ordinal
+    FROM current.identities AS distinct_row
+    INNER JOIN answered USING (snapshot, table_name)
+    WHERE hosts * 100 <= hosts_answered * $max_percent
+      AND ($fleet = '' OR distinct_row.fleet = $fleet)
+      AND ($table = '' OR distinct_row.table_name = $table)
 )
 -- Not in order: there may be many.
 SELECT
     placed.fleet, hosts.host, placed.table_name, placed.strict_id, placed.hosts_with_row, placed.hosts_answered
 FROM placed
-INNER JOIN current.hosts USING (fleet, snapshot, ordinal)
+INNER JOIN current.hosts USING (snapshot, ordinal)

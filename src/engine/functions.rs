@@ -128,12 +128,12 @@ fn as_array<T: 'static>(array: &ArrayRef) -> Result<&T> {
     Ok(typed)
 }
 
-fn read_bitmap(function: &str, bytes: &[u8]) -> Result<RoaringBitmap> {
+pub(super) fn read_bitmap(function: &str, bytes: &[u8]) -> Result<RoaringBitmap> {
     RoaringBitmap::deserialize_from(bytes)
         .or_else(|error| exec_err!("{function}: this is no bitmap of hosts: {error}"))
 }
 
-fn write_bitmap(bitmap: &RoaringBitmap) -> Result<Vec<u8>> {
+pub(super) fn write_bitmap(bitmap: &RoaringBitmap) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(bitmap.serialized_size());
     bitmap.serialize_into(&mut bytes).map_err(DataFusionError::IoError)?;
     Ok(bytes)

@@ -22,6 +22,7 @@ use futures::{StreamExt, stream};
 use object_store::{ObjectMeta, ObjectStore};
 
 use super::archive::Archive;
+use super::identities::IdentityTable;
 use super::table::{PARTITIONS, SnapshotTable, StoredFile};
 use super::{functions, shapes};
 use crate::catalog::{Catalog, OWN_COLUMNS};
@@ -36,8 +37,11 @@ const FOOTER_BYTES: usize = 64 << 10;
 const FOOTERS: usize = 20;
 /// Footers that are read at once.
 const FOOTERS_AT_ONCE: usize = 16;
+/// Stands where no table has prevalence.
+const NO_TABLE: &str = "none";
 /// Names that are never tables of osquery here.
-const META: [&str; 6] = ["prevalence", "coverage", "hosts", "snapshots", "baselines", "findings"];
+const META: [&str; 7] =
+    ["prevalence", "identities", "coverage", "hosts", "snapshots", "baselines", "findings"];
 
 /// Which part of the store a schema shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +191,7 @@ impl Library {
             "coverage" => self.stored(scope, FileKind::Coverage, "").await,
             "hosts" => self.stored(scope, FileKind::Hosts, "").await,
             "prevalence" => self.prevalence(scope).await.map(Some),
+            "identities" => self.identities(scope).await.map(Some),
             "snapshots" => self.snapshots(scope).await.map(Some),
             _ => match default_shape(name) {
                 Some(schema) => Ok(Some(Arc::new(MemTable::try_new(schema, vec![Vec::new()])?))),
@@ -279,23 +284,34 @@ impl Library {
     /// Prevalence of all tables as one: each line's own columns become JSON text.
     async fn prevalence(&self, scope: Scope) -> Result<Arc<dyn TableProvider>> {
         let commits = self.commits(scope).await?;
-        let filed = self.archive.filed(&commits).await?;
-        let tables = filed.iter().flat_map(|filed| filed.files.keys());
-        let names: BTreeSet<&String> =
-            tables.filter(|(kind, _)| *kind == FileKind::Prevalence).map(|(_, table)| table).collect();
-        let mut union: Option<LogicalPlanBuilder> = None;
-        for name in names {
-            let plan = self.prevalence_of(&commits, name).await?;
-            union = Some(match union {
-                Some(union) => union.union(plan)?,
-                None => LogicalPlanBuilder::from(plan),
-            });
+        let mut plans = Vec::new();
+        for name in self.with_prevalence(&commits).await? {
+            plans.push(self.prevalence_of(&commits, &name).await?);
         }
-        let plan = match union {
-            Some(union) => union.build()?,
-            None => self.prevalence_over(name_of_none(), self.empty_prevalence())?,
-        };
-        Ok(Arc::new(ViewTable::new(plan, None)))
+        if plans.is_empty() {
+            plans.push(self.prevalence_over(NO_TABLE, self.lines_of(NO_TABLE, &[]))?);
+        }
+        all_of(plans)
+    }
+
+    /// Identities of all tables as one.
+    async fn identities(&self, scope: Scope) -> Result<Arc<dyn TableProvider>> {
+        let commits = self.commits(scope).await?;
+        let mut plans = Vec::new();
+        for name in self.with_prevalence(&commits).await? {
+            plans.push(identities_over(&name, self.lines_of(&name, &commits))?);
+        }
+        if plans.is_empty() {
+            plans.push(identities_over(NO_TABLE, self.lines_of(NO_TABLE, &[]))?);
+        }
+        all_of(plans)
+    }
+
+    /// The tables that these snapshots have prevalence of.
+    async fn with_prevalence(&self, commits: &[Commit]) -> Result<BTreeSet<String>> {
+        let filed = self.archive.filed(commits).await?;
+        let tables = filed.iter().flat_map(|filed| filed.files.keys());
+        Ok(tables.filter(|(kind, _)| *kind == FileKind::Prevalence).map(|(_, table)| table.clone()).collect())
     }
 
     async fn prevalence_of(&self, commits: &[Commit], name: &str) -> Result<LogicalPlan> {
@@ -305,11 +321,11 @@ impl Library {
         self.prevalence_over(name, SnapshotTable::new(self.url.clone(), columns, of))
     }
 
-    /// One table without files, so that there are columns even where nothing is stored.
-    fn empty_prevalence(&self) -> SnapshotTable {
+    /// Prevalence of a table without the columns of the table itself. Without snapshots it has columns and no lines.
+    fn lines_of(&self, name: &str, commits: &[Commit]) -> SnapshotTable {
         let columns = Arc::new(Schema::new(shapes::prevalence_columns()));
-        let key = (FileKind::Prevalence, String::new());
-        SnapshotTable::new(self.url.clone(), columns, (&self.archive, key, Vec::new()))
+        let key = (FileKind::Prevalence, name.to_owned());
+        SnapshotTable::new(self.url.clone(), columns, (&self.archive, key, commits.to_vec()))
     }
 
     fn prevalence_over(&self, name: &str, table: SnapshotTable) -> Result<LogicalPlan> {
@@ -334,9 +350,22 @@ impl Library {
     }
 }
 
-/// Stands where no table has prevalence.
-fn name_of_none() -> &'static str {
-    "none"
+fn identities_over(name: &str, lines: SnapshotTable) -> Result<LogicalPlan> {
+    let table = IdentityTable::new(lines);
+    let mut columns = vec![lit(name).alias("table_name")];
+    columns.extend(PARTITIONS.iter().map(|column| quoted(column)));
+    columns.extend(shapes::prevalence_columns().iter().map(|field| quoted(field.name())));
+    LogicalPlanBuilder::scan(name, provider_as_source(Arc::new(table)), None)?.project(columns)?.build()
+}
+
+/// The rows of all plans, of which there is one at least.
+fn all_of(plans: Vec<LogicalPlan>) -> Result<Arc<dyn TableProvider>> {
+    let mut plans = plans.into_iter();
+    let mut all = LogicalPlanBuilder::from(plans.next().unwrap_or_default());
+    for plan in plans {
+        all = all.union(plan)?;
+    }
+    Ok(Arc::new(ViewTable::new(all.build()?, None)))
 }
 
 fn quoted(column: &str) -> Expr {

@@ -2,15 +2,17 @@
 //!
 //! A session sees what the manifests name and nothing else: no directory is listed, so parts of unfinished
 //! collections are invisible. Schema `public` (the default) has every osquery table over all snapshots and the tables
-//! `prevalence`, `coverage`, `hosts`, `snapshots`, `baselines` and `findings`; `current` has the same over the newest
+//! `prevalence`, `identities`, `coverage`, `hosts`, `snapshots`, `baselines` and `findings`; `current` has the same over the newest
 //! snapshot of each fleet. `prev` has the prevalence of each osquery table with the table's own columns, and
 //! `current_prev` the same over the newest snapshot of each fleet.
 
 mod archive;
 mod explain;
 mod functions;
+mod identities;
 mod library;
 mod near;
+mod pool;
 mod shapes;
 mod sort;
 mod table;
@@ -26,7 +28,6 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::CatalogProvider;
 use datafusion::common::{ParamValues, ScalarValue, TableReference};
 use datafusion::error::DataFusionError;
-use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
@@ -38,6 +39,7 @@ use self::archive::Archive;
 pub use self::explain::explain_error;
 use self::library::{Library, Scope, Shelves};
 use self::near::Near;
+use self::pool::QueryPool;
 pub use self::sort::{DEFAULT_BATCH_ROWS, SortConfig, sort_stream};
 use crate::catalog::{BoundQuery, Catalog, ParamValue};
 use crate::error::{Error, Result};
@@ -127,7 +129,7 @@ impl Engine {
         config: &EngineConfig,
     ) -> Result<Self> {
         let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(FairSpillPool::new(config.memory_limit_bytes.max(MIN_MEMORY))))
+            .with_memory_pool(Arc::new(QueryPool::new(config.memory_limit_bytes.max(MIN_MEMORY))))
             .with_disk_manager_builder(sort::spill_disk(config.spill_dir.clone()))
             .build_arc()
             .map_err(|source| Error::config("cannot set up the query engine").source(source))?;

@@ -62,12 +62,13 @@ impl SnapshotTable {
         Self { store, schema, archive: Arc::clone(archive), key, commits }
     }
 
-    /// The files of snapshots whose partition values satisfy all `filters`; no other manifest is read.
-    async fn kept(&self, state: &dyn Session, filters: &[&Expr]) -> Result<Vec<StoredFile>> {
+    /// The files of snapshots whose partition values satisfy the `filters` on them; no other manifest is read.
+    async fn kept(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<StoredFile>> {
+        let filters: Vec<&Expr> = filters.iter().filter(|filter| is_partition_filter(filter)).collect();
         let mut commits = self.commits.clone();
         if !filters.is_empty() && !commits.is_empty() {
             let values: Vec<Vec<ScalarValue>> = commits.iter().map(partition_values).collect();
-            let mut kept = satisfying(state, &values, filters)?.into_iter();
+            let mut kept = satisfying(state, &values, &filters)?.into_iter();
             commits.retain(|_| kept.next().unwrap_or_default());
         }
         let filed = self.archive.filed(&commits).await?;
@@ -81,14 +82,37 @@ impl SnapshotTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let filters: Vec<&Expr> = filters.iter().filter(|filter| is_partition_filter(filter)).collect();
-        let kept = self.kept(state, &filters).await?;
-        if kept.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
-        }
+        let kept = self.kept(state, filters).await?;
         let statistics = self.statistics_of(&kept);
         let files = kept.into_iter().map(|stored| stored.file).collect();
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+        self.reading(state, (groups, statistics), projection, limit).await
+    }
+
+    /// Reads some columns with the files of a snapshot one after the other, as the manifest has them: sorted files
+    /// stay sorted within each snapshot.
+    pub(super) async fn sorted(
+        &self,
+        state: &dyn Session,
+        columns: &Vec<usize>,
+        filters: &[Expr],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let kept = self.kept(state, filters).await?;
+        let statistics = self.statistics_of(&kept);
+        let groups = whole_snapshots(kept, state.config().target_partitions());
+        self.reading(state, (groups, statistics), Some(columns), None).await
+    }
+
+    async fn reading(
+        &self,
+        state: &dyn Session,
+        (groups, statistics): (Vec<FileGroup>, Statistics),
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if groups.is_empty() {
+            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
+        }
         let source = Arc::new(ParquetSource::new(self.schema.clone()));
         let config = FileScanConfigBuilder::new(self.store.clone(), source)
             .with_file_groups(groups)
@@ -155,8 +179,21 @@ fn partition_fields() -> Vec<FieldRef> {
     PARTITIONS.iter().map(|name| Arc::new(Field::new(*name, DataType::Utf8, false))).collect()
 }
 
+/// At most `most` groups of about as many snapshots, each with all of its files in their order.
+fn whole_snapshots(files: Vec<StoredFile>, most: usize) -> Vec<FileGroup> {
+    let mut snapshots: Vec<Vec<PartitionedFile>> = Vec::new();
+    for StoredFile { file, .. } in files {
+        match snapshots.last_mut() {
+            Some(last) if last[0].partition_values == file.partition_values => last.push(file),
+            _ => snapshots.push(vec![file]),
+        }
+    }
+    let each = snapshots.len().div_ceil(most.max(1)).max(1);
+    snapshots.chunks(each).map(|chunk| FileGroup::new(chunk.concat())).collect()
+}
+
 /// Whether the manifests alone can decide this filter.
-fn is_partition_filter(filter: &Expr) -> bool {
+pub(super) fn is_partition_filter(filter: &Expr) -> bool {
     let asks_further = filter.exists(|part| {
         Ok(matches!(
             part,

@@ -1,0 +1,121 @@
+//! The memory of queries: whoever comes first gets it, but a quarter is kept for what cannot spill.
+//!
+//! DataFusion's fair pool gives each consumer that could spill the same share, idle ones included: a question over all
+//! tables has dozens of them, and one that needs a third of the limit spills at a thirtieth.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryLimit, MemoryPool, MemoryReservation};
+
+/// One of so many parts is for consumers that cannot spill, say the hash table of a join.
+const KEPT: usize = 4;
+
+/// A bounded pool.
+#[derive(Debug)]
+pub(super) struct QueryPool {
+    all: GreedyMemoryPool,
+    /// What consumers that can spill hold together, and may hold at most.
+    spillable: AtomicUsize,
+    most_spillable: usize,
+}
+
+impl QueryPool {
+    /// A pool of so many bytes.
+    pub(super) fn new(bytes: usize) -> Self {
+        let most_spillable = bytes - bytes / KEPT;
+        Self { all: GreedyMemoryPool::new(bytes), spillable: AtomicUsize::new(0), most_spillable }
+    }
+
+    /// Takes the bytes from the part for those that can spill; a consumer that gets none writes to disk what it holds.
+    fn take_spillable(&self, bytes: usize) -> bool {
+        let taken = self.spillable.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            held.checked_add(bytes).filter(|held| *held <= self.most_spillable)
+        });
+        taken.is_ok()
+    }
+
+    fn exhausted(&self, reservation: &MemoryReservation, additional: usize) -> DataFusionError {
+        let name = reservation.consumer().name();
+        let (held, most) = (self.spillable.load(Ordering::Relaxed), self.most_spillable);
+        DataFusionError::ResourcesExhausted(format!(
+            "{name} cannot have {additional} bytes more: {held} of {most} are taken by what can spill to disk"
+        ))
+    }
+}
+
+impl MemoryPool for QueryPool {
+    fn name(&self) -> &'static str {
+        "queries"
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        if reservation.consumer().can_spill() {
+            self.spillable.fetch_add(additional, Ordering::Relaxed);
+        }
+        self.all.grow(reservation, additional);
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        if reservation.consumer().can_spill() {
+            self.spillable.fetch_sub(shrink, Ordering::Relaxed);
+        }
+        self.all.shrink(reservation, shrink);
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        if !reservation.consumer().can_spill() {
+            return self.all.try_grow(reservation, additional);
+        }
+        if !self.take_spillable(additional) {
+            return Err(self.exhausted(reservation, additional));
+        }
+        self.all.try_grow(reservation, additional).inspect_err(|_| {
+            self.spillable.fetch_sub(additional, Ordering::Relaxed);
+        })
+    }
+
+    fn reserved(&self) -> usize {
+        self.all.reserved()
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        self.all.memory_limit()
+    }
+}
+
+impl fmt::Display for QueryPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.all.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::execution::memory_pool::MemoryConsumer;
+
+    use super::*;
+
+    #[test]
+    fn what_can_spill_leaves_a_quarter_to_what_cannot() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(100));
+        let spills = MemoryConsumer::new("sort").with_can_spill(true).register(&pool);
+        let idle = MemoryConsumer::new("idle").with_can_spill(true).register(&pool);
+        let joins = MemoryConsumer::new("join").register(&pool);
+        spills.try_grow(75).unwrap();
+        assert!(spills.try_grow(1).is_err() && idle.try_grow(1).is_err());
+        joins.try_grow(25).unwrap();
+        assert!(joins.try_grow(1).is_err());
+        spills.free();
+        idle.try_grow(60).unwrap();
+        assert_eq!(pool.reserved(), 85);
+        joins.try_grow(15).unwrap();
+        assert!(idle.try_grow(1).is_err(), "the whole is a limit, too");
+        drop((joins, idle));
+        assert_eq!(pool.reserved(), 0);
+        spills.try_grow(75).unwrap();
+    }
+}
