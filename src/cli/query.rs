@@ -27,8 +27,8 @@ const MOST_SQL: u64 = 1 << 20;
 /// Ask SQL questions over everything stored; without SQL, on a terminal, a prompt opens
 ///
 /// Every osquery table is there by its name, with host, fleet, dt, snapshot and collected_at; `current.T` is the newest
-/// snapshot of each fleet. Beside them: prevalence, coverage, hosts, snapshots, baselines; `prev.T` is the prevalence of
-/// one table with its own columns.
+/// snapshot of each fleet. Beside them: prevalence, identities, sightings, coverage, hosts, snapshots, baselines; `prev.T`
+/// is the prevalence of one table with its own columns.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The question; `-` reads it from stdin

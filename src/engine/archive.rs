@@ -180,7 +180,13 @@ fn stored_file(manifest: &Manifest, entry: &FileEntry) -> Result<StoredFile, Err
         version: None,
     })
     .with_partition_values(partition_values(&Commit::from(manifest)));
-    Ok(StoredFile { file, rows: entry.rows })
+    Ok(StoredFile { file, rows: entry.rows, answered: answered(manifest, entry) })
+}
+
+/// Hosts that answered for the table of a file. Manifests that do not say it per table say it over all tables.
+fn answered(manifest: &Manifest, entry: &FileEntry) -> u64 {
+    let of_table = entry.table.as_ref().and_then(|table| manifest.answered.get(table));
+    of_table.copied().unwrap_or(manifest.hosts_answered)
 }
 
 /// Values of the columns that every stored table has from its files' place.

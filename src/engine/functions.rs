@@ -133,6 +133,22 @@ pub(super) fn read_bitmap(function: &str, bytes: &[u8]) -> Result<RoaringBitmap>
         .or_else(|error| exec_err!("{function}: this is no bitmap of hosts: {error}"))
 }
 
+/// The host of a set of one, without building the set: most lines of prevalence are of one host.
+///
+/// Such a set is always written the same way: the cookie of sets without runs, one container with its key and
+/// cardinality less one, where it starts, and the value's lower half
+/// (<https://github.com/RoaringBitmap/RoaringFormatSpec>).
+pub(super) fn only_host(bytes: &[u8]) -> Option<u32> {
+    const COOKIE_AND_ONE_CONTAINER: [u8; 8] = [0x3a, 0x30, 0, 0, 1, 0, 0, 0];
+    const ONE_VALUE_AT_16: [u8; 6] = [0, 0, 16, 0, 0, 0];
+    let (head, rest) = bytes.split_first_chunk::<8>()?;
+    let (key, rest) = rest.split_first_chunk::<2>()?;
+    let (place, rest) = rest.split_first_chunk::<6>()?;
+    let low: [u8; 2] = rest.try_into().ok()?;
+    let single = *head == COOKIE_AND_ONE_CONTAINER && *place == ONE_VALUE_AT_16;
+    single.then(|| u32::from(u16::from_le_bytes(*key)) << 16 | u32::from(u16::from_le_bytes(low)))
+}
+
 pub(super) fn write_bitmap(bitmap: &RoaringBitmap) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(bitmap.serialized_size());
     bitmap.serialize_into(&mut bytes).map_err(DataFusionError::IoError)?;
@@ -142,18 +158,26 @@ pub(super) fn write_bitmap(bitmap: &RoaringBitmap) -> Result<Vec<u8>> {
 fn bitmap_count(arguments: &[ArrayRef]) -> Result<ArrayRef> {
     let mut counts = UInt64Builder::new();
     for bytes in &bytes_of(&arguments[0])? {
-        counts.append_option(
-            bytes.map(|bytes| read_bitmap("bitmap_count", bytes)).transpose()?.map(|set| set.len()),
-        );
+        counts.append_option(bytes.map(count).transpose()?);
     }
     Ok(Arc::new(counts.finish()))
+}
+
+fn count(bytes: &[u8]) -> Result<u64> {
+    match only_host(bytes) {
+        Some(_) => Ok(1),
+        None => Ok(read_bitmap("bitmap_count", bytes)?.len()),
+    }
 }
 
 fn bitmap_to_list(arguments: &[ArrayRef]) -> Result<ArrayRef> {
     let mut lists = ListBuilder::new(UInt32Builder::new());
     for bytes in &bytes_of(&arguments[0])? {
         if let Some(bytes) = bytes {
-            read_bitmap("bitmap_to_list", bytes)?.iter().for_each(|host| lists.values().append_value(host));
+            match only_host(bytes) {
+                Some(host) => lists.values().append_value(host),
+                None => lists.values().extend(read_bitmap("bitmap_to_list", bytes)?.iter().map(Some)),
+            }
         }
         lists.append(bytes.is_some());
     }
@@ -458,6 +482,25 @@ mod tests {
             .await
             .unwrap();
         assert!(text.contains("| false |") && text.contains("| true  |"), "{text}");
+    }
+
+    #[test]
+    fn a_set_of_one_is_read_without_building_it() {
+        for hosts in [
+            vec![0],
+            vec![7],
+            vec![65_535],
+            vec![65_536],
+            vec![u32::MAX],
+            vec![],
+            vec![1, 2],
+            vec![1, 70_000],
+        ] {
+            let bytes = write_bitmap(&hosts.iter().copied().collect()).unwrap();
+            let only = if hosts.len() == 1 { Some(hosts[0]) } else { None };
+            assert_eq!(only_host(&bytes), only, "{hosts:?}");
+            assert_eq!(only_host(&bytes[..bytes.len() - 1]), None, "cut");
+        }
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, stream};
 use roaring::RoaringBitmap;
 
-use super::functions::{read_bitmap, write_bitmap};
+use super::functions::{only_host, read_bitmap, write_bitmap};
 use super::table::{SnapshotTable, is_partition_filter};
 
 /// What tells lines of one id: neighbours that agree in these are one identity.
@@ -37,7 +37,7 @@ const KEY: [&str; 2] = ["strict_id", "snapshot"];
 /// The identities of one table.
 #[derive(Debug)]
 pub(super) struct IdentityTable {
-    /// Its prevalence: at least the columns of [`super::shapes::prevalence_columns`].
+    /// Its prevalence, with the number of hosts that answered.
     lines: SnapshotTable,
 }
 
@@ -61,7 +61,7 @@ impl IdentityTable {
         }
         needed.sort_unstable();
         needed.dedup();
-        let lines = self.lines.sorted(state, &needed, filters).await?;
+        let lines = self.lines.sorted(state, needed.clone(), filters).await?;
         let places = asked.iter().map(|column| needed.binary_search(column));
         let Ok(places) = places.collect::<std::result::Result<Vec<usize>, usize>>() else {
             return internal_err!("a column of identities is not among those that are read");
@@ -275,9 +275,16 @@ fn hosts_of_runs(batch: &RecordBatch, starts: &[u32]) -> Result<(ArrayRef, Array
 
 fn union(members: &BinaryArray, rows: std::ops::Range<usize>) -> Result<RoaringBitmap> {
     let mut union = RoaringBitmap::new();
-    for row in rows.filter(|row| members.is_valid(*row)) {
-        union |= read_bitmap("identities", members.value(row))?;
+    // Thousands of lines of one host each are not rare; one by one each would move all that follow it.
+    let mut singles: Vec<u32> = Vec::new();
+    for bytes in rows.filter(|row| members.is_valid(*row)).map(|row| members.value(row)) {
+        match only_host(bytes) {
+            Some(host) => singles.push(host),
+            None => union |= read_bitmap("identities", bytes)?,
+        }
     }
+    singles.sort_unstable();
+    union |= singles.into_iter().collect::<RoaringBitmap>();
     Ok(union)
 }
 

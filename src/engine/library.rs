@@ -23,7 +23,8 @@ use object_store::{ObjectMeta, ObjectStore};
 
 use super::archive::Archive;
 use super::identities::IdentityTable;
-use super::table::{PARTITIONS, SnapshotTable, StoredFile};
+use super::sightings::SightingTable;
+use super::table::{ANSWERED, PARTITIONS, SnapshotTable, StoredFile};
 use super::{functions, shapes};
 use crate::catalog::{Catalog, OWN_COLUMNS};
 use crate::error::Error;
@@ -40,8 +41,8 @@ const FOOTERS_AT_ONCE: usize = 16;
 /// Stands where no table has prevalence.
 const NO_TABLE: &str = "none";
 /// Names that are never tables of osquery here.
-const META: [&str; 7] =
-    ["prevalence", "identities", "coverage", "hosts", "snapshots", "baselines", "findings"];
+const META: [&str; 8] =
+    ["prevalence", "identities", "sightings", "coverage", "hosts", "snapshots", "baselines", "findings"];
 
 /// Which part of the store a schema shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,6 +193,7 @@ impl Library {
             "hosts" => self.stored(scope, FileKind::Hosts, "").await,
             "prevalence" => self.prevalence(scope).await.map(Some),
             "identities" => self.identities(scope).await.map(Some),
+            "sightings" => self.sightings().await.map(Some),
             "snapshots" => self.snapshots(scope).await.map(Some),
             _ => match default_shape(name) {
                 Some(schema) => Ok(Some(Arc::new(MemTable::try_new(schema, vec![Vec::new()])?))),
@@ -307,6 +309,24 @@ impl Library {
         all_of(plans)
     }
 
+    /// Sightings of all tables of all fleets as one: of the newest snapshots in any schema, and by all.
+    async fn sightings(&self) -> Result<Arc<dyn TableProvider>> {
+        let mut plans = Vec::new();
+        for newest in self.archive.newest().await? {
+            let of_fleet = self.archive.commits().iter().filter(|commit| commit.fleet == newest.fleet);
+            // Damaged ones that are newer were passed over, and have nothing to be compared with.
+            let of_fleet = of_fleet.filter(|commit| commit.snapshot <= newest.snapshot);
+            let commits: Vec<Commit> = of_fleet.cloned().collect();
+            for name in self.with_prevalence(std::slice::from_ref(&newest)).await? {
+                plans.push(sightings_over(&name, self.lines_of(&name, &commits))?);
+            }
+        }
+        if plans.is_empty() {
+            plans.push(sightings_over(NO_TABLE, self.lines_of(NO_TABLE, &[]))?);
+        }
+        all_of(plans)
+    }
+
     /// The tables that these snapshots have prevalence of.
     async fn with_prevalence(&self, commits: &[Commit]) -> Result<BTreeSet<String>> {
         let filed = self.archive.filed(commits).await?;
@@ -351,10 +371,18 @@ impl Library {
 }
 
 fn identities_over(name: &str, lines: SnapshotTable) -> Result<LogicalPlan> {
-    let table = IdentityTable::new(lines);
+    let table = IdentityTable::new(lines.with_answered());
     let mut columns = vec![lit(name).alias("table_name")];
     columns.extend(PARTITIONS.iter().map(|column| quoted(column)));
     columns.extend(shapes::prevalence_columns().iter().map(|field| quoted(field.name())));
+    columns.push(quoted(ANSWERED));
+    LogicalPlanBuilder::scan(name, provider_as_source(Arc::new(table)), None)?.project(columns)?.build()
+}
+
+fn sightings_over(name: &str, lines: SnapshotTable) -> Result<LogicalPlan> {
+    let table = SightingTable::new(lines.with_answered());
+    let mut columns = vec![lit(name).alias("table_name")];
+    columns.extend(table.schema().fields().iter().map(|field| quoted(field.name())));
     LogicalPlanBuilder::scan(name, provider_as_source(Arc::new(table)), None)?.project(columns)?.build()
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A session sees what the manifests name and nothing else: no directory is listed, so parts of unfinished
 //! collections are invisible. Schema `public` (the default) has every osquery table over all snapshots and the tables
-//! `prevalence`, `identities`, `coverage`, `hosts`, `snapshots`, `baselines` and `findings`; `current` has the same over the newest
-//! snapshot of each fleet. `prev` has the prevalence of each osquery table with the table's own columns, and
+//! `prevalence`, `identities`, `sightings`, `coverage`, `hosts`, `snapshots`, `baselines` and `findings`; `current` has
+//! the same over the newest snapshot of each fleet. `prev` has the prevalence of each osquery table with the table's own columns, and
 //! `current_prev` the same over the newest snapshot of each fleet.
 
 mod archive;
@@ -14,6 +14,7 @@ mod library;
 mod near;
 mod pool;
 mod shapes;
+mod sightings;
 mod sort;
 mod table;
 #[cfg(test)]

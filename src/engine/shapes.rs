@@ -69,6 +69,7 @@ pub(super) fn hosts() -> SchemaRef {
         "lifecycle",
         "cpu_brand",
         "hardware_model",
+        "autoscaling_group",
     ];
     let mut columns = vec![("ordinal", DataType::UInt32)];
     columns.extend(texts.map(|name| (name, DataType::Utf8)));

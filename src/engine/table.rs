@@ -9,18 +9,20 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNode;
-use datafusion::common::{DFSchema, ScalarValue, Statistics, exec_err, project_schema};
+use datafusion::common::{DFSchema, ScalarValue, Statistics, exec_err};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource,
+};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 use futures::future::BoxFuture;
 
 use super::archive::{Archive, partition_values};
@@ -28,6 +30,8 @@ use crate::store::{Commit, FileKind};
 
 /// Columns whose values come from the manifest and not from the files.
 pub(super) const PARTITIONS: [&str; 3] = ["fleet", "dt", "snapshot"];
+/// How many hosts answered for the table in the snapshot; from the manifest, too.
+pub(super) const ANSWERED: &str = "hosts_answered";
 
 /// A file and what its manifest says of it.
 #[derive(Debug, Clone)]
@@ -36,6 +40,8 @@ pub(super) struct StoredFile {
     pub(super) file: PartitionedFile,
     /// Rows in it.
     pub(super) rows: u64,
+    /// Hosts that answered for its table.
+    pub(super) answered: u64,
 }
 
 /// A table over the stored files of snapshots.
@@ -62,6 +68,15 @@ impl SnapshotTable {
         Self { store, schema, archive: Arc::clone(archive), key, commits }
     }
 
+    /// The same with a last column [`ANSWERED`], for [`Self::sorted`].
+    pub(super) fn with_answered(mut self) -> Self {
+        let mut constants = partition_fields();
+        constants.push(Arc::new(Field::new(ANSWERED, DataType::UInt64, false)));
+        let columns = Arc::clone(self.schema.file_schema());
+        self.schema = TableSchema::builder(columns).with_table_partition_cols(constants).build();
+        self
+    }
+
     /// The files of snapshots whose partition values satisfy the `filters` on them; no other manifest is read.
     async fn kept(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<StoredFile>> {
         let filters: Vec<&Expr> = filters.iter().filter(|filter| is_partition_filter(filter)).collect();
@@ -86,40 +101,63 @@ impl SnapshotTable {
         let statistics = self.statistics_of(&kept);
         let files = kept.into_iter().map(|stored| stored.file).collect();
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
-        self.reading(state, (groups, statistics), projection, limit).await
+        let config = self.scan_of(groups, statistics).with_projection_indices(projection.cloned())?;
+        self.read(state, config.with_limit(limit).build()).await
     }
 
     /// Reads some columns with the files of a snapshot one after the other, as the manifest has them: sorted files
-    /// stay sorted within each snapshot.
+    /// stay sorted within each snapshot. Of a table [`Self::with_answered`].
     pub(super) async fn sorted(
         &self,
         state: &dyn Session,
-        columns: &Vec<usize>,
+        columns: Vec<usize>,
         filters: &[Expr],
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let kept = self.kept(state, filters).await?;
         let statistics = self.statistics_of(&kept);
         let groups = whole_snapshots(kept, state.config().target_partitions());
-        self.reading(state, (groups, statistics), Some(columns), None).await
+        self.undisturbed(state, (groups, statistics), columns).await
     }
 
-    async fn reading(
+    /// As [`Self::sorted`], with a partition for each snapshot, newest first; and the fleet and snapshot of each.
+    pub(super) async fn by_snapshot(
+        &self,
+        state: &dyn Session,
+        columns: Vec<usize>,
+        filters: &[Expr],
+    ) -> Result<(Arc<dyn ExecutionPlan>, Vec<(String, String)>)> {
+        let kept = self.kept(state, filters).await?;
+        let statistics = self.statistics_of(&kept);
+        let groups = whole_snapshots(kept, usize::MAX);
+        let named = groups.iter().filter_map(|group| group.iter().next().map(named)).collect();
+        Ok((self.undisturbed(state, (groups, statistics), columns).await?, named))
+    }
+
+    /// Reads each group as it is.
+    async fn undisturbed(
         &self,
         state: &dyn Session,
         (groups, statistics): (Vec<FileGroup>, Statistics),
-        projection: Option<&Vec<usize>>,
-        limit: Option<usize>,
+        columns: Vec<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        if groups.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
-        }
+        let partitions = Partitioning::UnknownPartitioning(groups.len());
+        // Without both the engine cuts files into ranges, and lets idle partitions take files of others.
+        let config = self.scan_of(groups, statistics).with_output_partitioning(Some(partitions));
+        let config = config.with_preserve_order(true).with_projection_indices(Some(columns))?;
+        self.read(state, config.build()).await
+    }
+
+    fn scan_of(&self, groups: Vec<FileGroup>, statistics: Statistics) -> FileScanConfigBuilder {
         let source = Arc::new(ParquetSource::new(self.schema.clone()));
-        let config = FileScanConfigBuilder::new(self.store.clone(), source)
+        FileScanConfigBuilder::new(self.store.clone(), source)
             .with_file_groups(groups)
             .with_statistics(statistics)
-            .with_projection_indices(projection.cloned())?
-            .with_limit(limit)
-            .build();
+    }
+
+    async fn read(&self, state: &dyn Session, config: FileScanConfig) -> Result<Arc<dyn ExecutionPlan>> {
+        if config.file_groups.is_empty() {
+            return Ok(Arc::new(EmptyExec::new(config.projected_schema()?)));
+        }
         let options = TableParquetOptions {
             global: state.config_options().execution.parquet.clone(),
             ..TableParquetOptions::default()
@@ -179,10 +217,17 @@ fn partition_fields() -> Vec<FieldRef> {
     PARTITIONS.iter().map(|name| Arc::new(Field::new(*name, DataType::Utf8, false))).collect()
 }
 
+/// Fleet and snapshot of a file.
+fn named(file: &PartitionedFile) -> (String, String) {
+    let text = |place: usize| file.partition_values.get(place).and_then(|value| value.try_as_str().flatten());
+    (text(0).unwrap_or_default().to_owned(), text(2).unwrap_or_default().to_owned())
+}
+
 /// At most `most` groups of about as many snapshots, each with all of its files in their order.
 fn whole_snapshots(files: Vec<StoredFile>, most: usize) -> Vec<FileGroup> {
     let mut snapshots: Vec<Vec<PartitionedFile>> = Vec::new();
-    for StoredFile { file, .. } in files {
+    for StoredFile { mut file, answered, .. } in files {
+        file.partition_values.push(ScalarValue::UInt64(Some(answered)));
         match snapshots.last_mut() {
             Some(last) if last[0].partition_values == file.partition_values => last.push(file),
             _ => snapshots.push(vec![file]),

@@ -175,12 +175,22 @@ fn manifest(
         queries: index.begin.queries.clone(),
         hosts_asked,
         hosts_answered: heard.len() as u64,
+        answered: answered(coverage),
         hosts_failed: hosts_asked - heard.len() as u64,
         rows: done.values().map(|table| table.rows).sum(),
         prevalence_without: done.iter().filter_map(without).collect(),
         warnings: warnings(job, catalog, done),
         files,
     }
+}
+
+/// How many hosts answered for each table.
+fn answered(coverage: &[Coverage]) -> BTreeMap<String, u64> {
+    let mut answered = BTreeMap::new();
+    for line in coverage.iter().filter(|line| line.status.answered()) {
+        *answered.entry(line.table.clone()).or_default() += 1;
+    }
+    answered
 }
 
 /// The host said something for the table, if only in part.

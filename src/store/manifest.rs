@@ -78,6 +78,9 @@ pub struct Manifest {
     pub hosts_answered: u64,
     /// Hosts that answered for none.
     pub hosts_failed: u64,
+    /// Hosts that answered for each table, with rows or with none: coverage `ok` or `empty`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answered: BTreeMap<String, u64>,
     /// Rows kept, over all tables.
     pub rows: u64,
     /// Columns left out of a table's prevalence because nearly every row has a value of its own there.

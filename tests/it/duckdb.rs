@@ -298,8 +298,17 @@ fn members_are_the_hosts_that_have_the_row(env: &TestEnv, tables: &[String]) {
         )
     });
     let [theirs] = duckdb(env, &[theirs]).try_into().unwrap();
+    let (ours, theirs) = (sorted(ours), sorted(theirs));
     assert!(ours.len() > 1_000);
-    assert_eq!(sorted(ours), sorted(theirs));
+    assert_eq!(ours, theirs);
+    let mut identities = env.query(
+        "SELECT table_name AS t, snapshot, hex_id(strict_id) AS id, bitmap_to_list(members) AS hosts, \
+         hosts = bitmap_count(members) AS counted FROM identities",
+    );
+    for identity in &mut identities {
+        assert_eq!(identity.as_object_mut().unwrap().remove("counted"), Some(true.into()));
+    }
+    assert_eq!(sorted(identities), theirs);
 }
 
 fn rows_of_a_part_are_sorted(env: &TestEnv, tables: &[String]) {

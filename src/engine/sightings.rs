@@ -1,0 +1,400 @@
+//! Sightings: for each identity of a fleet's newest snapshot, in which snapshot it was first, and in how many.
+//!
+//! As SQL that is a grouping over the identities of all snapshots, which holds every one of them, with the names of
+//! snapshots beside it, in hash tables. The files are sorted by id, so the newest snapshot's ids are held as one sorted
+//! list, and the others stream past it one after the other: both are walked once, and nothing is hashed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, UInt32Array,
+};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{exec_err, internal_err};
+use datafusion::error::Result;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use futures::future::BoxFuture;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+
+use super::table::{SnapshotTable, is_partition_filter};
+
+/// Columns that are read, in the order in which ids are compared.
+const IDS: [&str; 2] = ["loose_id", "strict_id"];
+/// Bytes of both.
+const KEY_BYTES: usize = 32;
+
+type Key = [u8; KEY_BYTES];
+
+/// The sightings of one table of one fleet.
+#[derive(Debug)]
+pub(super) struct SightingTable {
+    /// Its prevalence in all snapshots of the fleet.
+    lines: SnapshotTable,
+    schema: SchemaRef,
+}
+
+impl SightingTable {
+    /// Of prevalence [`SnapshotTable::with_answered`], of one fleet.
+    pub(super) fn new(lines: SnapshotTable) -> Self {
+        let id = || DataType::FixedSizeBinary(KEY_BYTES as i32 / 2);
+        let fields = vec![
+            Field::new("fleet", DataType::Utf8, false),
+            Field::new("snapshot", DataType::Utf8, false),
+            Field::new("loose_id", id(), false),
+            Field::new("strict_id", id(), false),
+            Field::new("first_snapshot", DataType::Utf8, false),
+            Field::new("snapshots", DataType::UInt32, false),
+        ];
+        Self { lines, schema: Arc::new(Schema::new(fields)) }
+    }
+
+    async fn plan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = self.lines.schema();
+        let columns: std::result::Result<Vec<usize>, _> =
+            IDS.iter().map(|name| schema.index_of(name)).collect();
+        let (lines, named) = self.lines.by_snapshot(state, columns?, filters).await?;
+        let all = || (0..self.schema.fields().len()).collect();
+        let places = projection.cloned().unwrap_or_else(all);
+        Ok(Arc::new(SightingExec::new(lines, named, (&self.schema, places))?))
+    }
+}
+
+// Spelled out as `async_trait` expands it.
+impl TableProvider for SightingTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Only the fleet goes below: a snapshot must be compared with those that a filter would leave out.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let of_fleet = |filter: &Expr| {
+            is_partition_filter(filter) && filter.column_refs().iter().all(|column| column.name == "fleet")
+        };
+        let support = |filter: &&Expr| match of_fleet(filter) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    fn scan<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        state: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
+        _limit: Option<usize>,
+    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+        Self: 'f,
+    {
+        Box::pin(self.plan(state, projection, filters))
+    }
+}
+
+/// Walks the partitions of `lines`, one for each snapshot, newest first.
+#[derive(Debug, Clone)]
+struct SightingExec {
+    lines: Arc<dyn ExecutionPlan>,
+    /// Fleet and snapshot of each partition.
+    named: Arc<Vec<(String, String)>>,
+    /// All columns, and which of them are kept.
+    columns: SchemaRef,
+    places: Vec<usize>,
+    properties: Arc<PlanProperties>,
+}
+
+impl SightingExec {
+    fn new(
+        lines: Arc<dyn ExecutionPlan>,
+        named: Vec<(String, String)>,
+        (columns, places): (&SchemaRef, Vec<usize>),
+    ) -> Result<Self> {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::new(columns.project(&places)?)),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        let columns = Arc::clone(columns);
+        Ok(Self { lines, named: Arc::new(named), columns, places, properties: Arc::new(properties) })
+    }
+
+    fn over(&self, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(lines) = children.into_iter().next() else {
+            return internal_err!("sightings are of one plan");
+        };
+        Ok(Arc::new(Self { lines, ..self.clone() }))
+    }
+}
+
+impl DisplayAs for SightingExec {
+    fn fmt_as(&self, _kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SightingExec: snapshots={}", self.named.len())
+    }
+}
+
+impl ExecutionPlan for SightingExec {
+    fn name(&self) -> &'static str {
+        "SightingExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.lines]
+    }
+
+    /// Each partition is one snapshot, and must stay so.
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.over(children)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.over(children)
+    }
+
+    fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let batches = stream::once(batches(self.clone(), context)).try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+    }
+}
+
+/// Walks all snapshots, then tells.
+async fn batches(
+    exec: SightingExec,
+    context: Arc<TaskContext>,
+) -> Result<impl Stream<Item = Result<RecordBatch>>> {
+    let most = context.session_config().batch_size();
+    let sightings = exec.walk(&context).await?;
+    let batches = sightings.keys.len().div_ceil(most);
+    Ok(stream::iter(0..batches).map(move |batch| {
+        let rows = batch * most..((batch + 1) * most).min(sightings.keys.len());
+        Ok(exec.batch(&sightings, rows)?.project(&exec.places)?)
+    }))
+}
+
+impl SightingExec {
+    async fn walk(&self, context: &Arc<TaskContext>) -> Result<Sightings> {
+        let held = MemoryConsumer::new("SightingExec").register(context.memory_pool());
+        let mut sightings = Sightings { held, keys: Vec::new(), first: Vec::new(), snapshots: Vec::new() };
+        let mut newest = self.lines.execute(0, Arc::clone(context))?;
+        while let Some(batch) = newest.next().await {
+            sightings.take(&batch?)?;
+        }
+        sightings.seal()?;
+        for partition in 1..self.named.len() {
+            let mut older = self.lines.execute(partition, Arc::clone(context))?;
+            let mut place = 0;
+            while let Some(batch) = older.next().await {
+                place = sightings.note(&batch?, (partition as u32, place))?;
+            }
+        }
+        Ok(sightings)
+    }
+
+    fn batch(&self, sightings: &Sightings, rows: std::ops::Range<usize>) -> Result<RecordBatch> {
+        let Some((fleet, newest)) = self.named.first() else {
+            return internal_err!("there are sightings of no snapshot");
+        };
+        let keys = &sightings.keys[rows.clone()];
+        let half = KEY_BYTES / 2;
+        let first = sightings.first[rows.clone()].iter().map(|index| self.named[*index as usize].1.as_str());
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(keys.iter().map(|_| fleet))),
+            Arc::new(StringArray::from_iter_values(keys.iter().map(|_| newest))),
+            Arc::new(FixedSizeBinaryArray::try_from_iter(keys.iter().map(|key| &key[..half]))?),
+            Arc::new(FixedSizeBinaryArray::try_from_iter(keys.iter().map(|key| &key[half..]))?),
+            Arc::new(StringArray::from_iter_values(first)),
+            Arc::new(UInt32Array::from(sightings.snapshots[rows].to_vec())),
+        ];
+        Ok(RecordBatch::try_new(Arc::clone(&self.columns), columns)?)
+    }
+}
+
+/// The ids of the newest snapshot, ascending, and what the others say of them.
+struct Sightings {
+    held: MemoryReservation,
+    keys: Vec<Key>,
+    /// Index of the oldest snapshot that has an id; 0 is the newest.
+    first: Vec<u32>,
+    /// How many snapshots have it.
+    snapshots: Vec<u32>,
+}
+
+impl Sightings {
+    /// Ids of the newest snapshot; several lines of one id stand together.
+    fn take(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.held.try_grow(batch.num_rows() * (KEY_BYTES + 2 * size_of::<u32>()))?;
+        let ids = Ids::of(batch)?;
+        for row in 0..batch.num_rows() {
+            let key = ids.key(row);
+            if self.keys.last() != Some(&key) {
+                self.keys.push(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// All ids are here. A file that is not sorted, which no writer of ours makes, costs a sort and not the answer.
+    fn seal(&mut self) -> Result<()> {
+        if !self.keys.is_sorted() {
+            self.keys.sort_unstable();
+            self.keys.dedup();
+        }
+        self.first = vec![0; self.keys.len()];
+        self.snapshots = vec![1; self.keys.len()];
+        Ok(())
+    }
+
+    /// Walks sorted lines of an older snapshot beside the ids, from `place` on; gives the place for the next batch.
+    fn note(&mut self, batch: &RecordBatch, (snapshot, mut place): (u32, usize)) -> Result<usize> {
+        let ids = Ids::of(batch)?;
+        for row in 0..batch.num_rows() {
+            let key = ids.key(row);
+            if place > 0 && self.keys[place - 1] > key {
+                return exec_err!(
+                    "prevalence is not sorted by its ids; `diffy snapshot verify` checks files"
+                );
+            }
+            while place < self.keys.len() && self.keys[place] < key {
+                place += 1;
+            }
+            // Several lines of one id count once.
+            if self.keys.get(place) == Some(&key) && self.first[place] != snapshot {
+                self.first[place] = snapshot;
+                self.snapshots[place] += 1;
+            }
+        }
+        Ok(place)
+    }
+}
+
+/// The ids of a batch.
+struct Ids<'a>([&'a FixedSizeBinaryArray; 2]);
+
+impl<'a> Ids<'a> {
+    fn of(batch: &'a RecordBatch) -> Result<Self> {
+        let ids = |name| batch.column_by_name(name).and_then(|array| array.as_fixed_size_binary_opt());
+        match IDS.map(ids) {
+            [Some(loose), Some(strict)] if loose.value_length() == 16 && strict.value_length() == 16 => {
+                Ok(Self([loose, strict]))
+            }
+            _ => exec_err!("prevalence has no `loose_id` or no `strict_id`"),
+        }
+    }
+
+    fn key(&self, row: usize) -> Key {
+        let mut key = [0; KEY_BYTES];
+        let (loose, strict) = key.split_at_mut(KEY_BYTES / 2);
+        loose.copy_from_slice(self.0[0].value(row));
+        strict.copy_from_slice(self.0[1].value(row));
+        key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batch(ids: &[u8]) -> RecordBatch {
+        let array = || -> ArrayRef {
+            Arc::new(FixedSizeBinaryArray::try_from_iter(ids.iter().map(|id| [*id; 16])).unwrap())
+        };
+        RecordBatch::try_from_iter(IDS.map(|name| (name, array()))).unwrap()
+    }
+
+    /// Of snapshots, newest first, each in batches that end after each of `ends`.
+    fn walked(snapshots: &[Vec<u8>], ends: usize) -> Result<BTreeMap<u8, (u32, u32)>> {
+        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        let held = MemoryConsumer::new("test").register(&pool);
+        let mut sightings = Sightings { held, keys: Vec::new(), first: Vec::new(), snapshots: Vec::new() };
+        for ids in snapshots[0].chunks(ends) {
+            sightings.take(&batch(ids))?;
+        }
+        sightings.seal()?;
+        for (index, snapshot) in snapshots.iter().enumerate().skip(1) {
+            let mut place = 0;
+            for ids in snapshot.chunks(ends) {
+                place = sightings.note(&batch(ids), (index as u32, place))?;
+            }
+        }
+        let seen = sightings.first.iter().zip(&sightings.snapshots).map(|(first, count)| (*first, *count));
+        Ok(sightings.keys.iter().map(|key| key[0]).zip(seen).collect())
+    }
+
+    #[test]
+    fn lines_of_one_id_count_once_and_what_is_gone_is_not_told() {
+        let found = walked(&[vec![2, 2, 5], vec![1, 5], vec![2, 2, 2, 9]], 2).unwrap();
+        assert_eq!(found, BTreeMap::from([(2, (2, 2)), (5, (1, 2))]));
+    }
+
+    #[test]
+    fn an_older_file_that_is_not_sorted_is_an_error() {
+        assert!(walked(&[vec![1, 2, 3], vec![3, 1]], 1).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn walking_gives_what_counting_gives(
+            mut snapshots in prop::collection::vec(prop::collection::vec(0..12_u8, 0..20), 1..6),
+            ends in 1..7_usize,
+        ) {
+            snapshots.iter_mut().for_each(|ids| ids.sort_unstable());
+            let sets: Vec<BTreeSet<u8>> = snapshots.iter().map(|ids| ids.iter().copied().collect()).collect();
+            let counted = sets[0].iter().map(|id| {
+                let having: Vec<u32> = (0..sets.len()).filter(|index| sets[*index].contains(id)).map(|index| index as u32).collect();
+                (*id, (*having.last().unwrap(), having.len() as u32))
+            });
+            prop_assert_eq!(walked(&snapshots, ends).unwrap(), counted.collect());
+        }
+    }
+}
