@@ -6,7 +6,8 @@ use clap::Subcommand;
 
 use super::output::print;
 use super::{App, Outcome};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Fleet;
 use crate::store::{Database, DdlRequest, Dialect, Manifest, Store, StoredTable, ddl};
 
 /// The table made of manifests.
@@ -37,6 +38,12 @@ struct DdlArgs {
     /// Only these tables, with commas between
     #[arg(long, value_name = "TABLE", value_delimiter = ',')]
     table: Vec<String>,
+    /// Only snapshots of this fleet
+    #[arg(long)]
+    fleet: Option<Fleet>,
+    /// Only so many of the newest snapshots
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
     /// The database or schema to make tables in; CATALOG.NAME names a catalog too
     #[arg(long, visible_alias = "schema", value_name = "NAME", default_value = "diffy")]
     database: Database,
@@ -52,7 +59,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let Command::Ddl(args) = args.command;
     let store = app.open_store().await?;
     let location = args.location.clone().map_or_else(|| store.location(), Ok)?;
-    let manifests = manifests(app, &store).await?;
+    let manifests = manifests(app, &store, &args).await?;
     let wanted: Vec<String> = args.table.iter().map(|name| name.trim().to_owned()).collect();
     let tables = tables(&store, &manifests, &wanted).await?;
     let with_snapshots = wanted.is_empty() || wanted.iter().any(|name| name == SNAPSHOTS);
@@ -70,23 +77,26 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Manifests of what is committed, oldest first.
-async fn manifests(app: &App, store: &Store) -> Result<Vec<Manifest>> {
-    let found = store.commits(None).await?;
+/// Manifests of the snapshots asked for, oldest first.
+async fn manifests(app: &App, store: &Store, args: &DdlArgs) -> Result<Vec<Manifest>> {
+    let found = store.commits(args.fleet.as_ref()).await?;
     found.strange.iter().for_each(|error| app.output.warn(&error.to_string()));
+    let most = args.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let newest = &found.commits[found.commits.len().saturating_sub(most)..];
     let mut manifests = Vec::new();
-    for manifest in store.manifests(&found.commits).await {
+    for manifest in store.manifests(newest).await {
         match manifest {
             Ok(manifest) => manifests.push(manifest),
-            Err(error) if error.kind() == crate::error::ErrorKind::Data => {
+            Err(error) if error.kind() == ErrorKind::Data => {
                 app.output.warn(&format!("left out: {error}"));
             }
             Err(error) => return Err(error),
         }
     }
     if manifests.is_empty() {
-        return Err(Error::usage(format!("store `{}` has no snapshot, so no table", store.name()))
-            .hint("`diffy collect` and `diffy import` fill it"));
+        let of_fleet = args.fleet.as_ref().map_or_else(String::new, |fleet| format!(" of fleet `{fleet}`"));
+        return Err(Error::usage(format!("store `{}` has no snapshot{of_fleet}, so no table", store.name()))
+            .hint("`diffy snapshot list` shows them; `diffy collect` and `diffy import` make some"));
     }
     Ok(manifests)
 }

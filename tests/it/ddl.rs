@@ -263,6 +263,12 @@ fn what_cannot_be_is_said() {
     let only =
         env.ok(&["store", "ddl", "--dialect", "duckdb", "--table", "hosts,snapshots", "--schema", "x"]);
     assert_eq!(only.matches("CREATE OR REPLACE VIEW \"x\".").count(), 2, "{only}");
-    env.ok(&["snapshot", "delete", &id]);
+    ddl(&["--dialect", "duckdb", "--fleet", "db"], "no snapshot of fleet `db`");
+    let second = env.import(&env.path("none"), &["--fleet", "db"]);
+    let newest = env.ok(&["store", "ddl", "--dialect", "duckdb", "--limit", "1"]);
+    assert!(newest.contains(&second) && !newest.contains(&id), "{newest}");
+    let of_fleet = env.ok(&["store", "ddl", "--dialect", "duckdb", "--fleet", "web"]);
+    assert!(of_fleet.contains(&id) && !of_fleet.contains(&second), "{of_fleet}");
+    env.ok(&["snapshot", "delete", &id, &second]);
     ddl(&["--dialect", "duckdb"], "has no snapshot, so no table");
 }
