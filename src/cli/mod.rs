@@ -12,6 +12,7 @@ pub mod prompt;
 mod query;
 mod snapshot;
 mod sql;
+mod store;
 mod suppress;
 mod tables;
 
@@ -92,6 +93,7 @@ enum Command {
     Baseline(baseline::Args),
     Snapshot(snapshot::Args),
     Query(query::Args),
+    Store(store::Args),
     Tables(tables::Args),
     #[command(hide = true)]
     Answer(answer::Args),
@@ -266,6 +268,7 @@ async fn dispatch(app: &App, command: Command) -> Result<Outcome> {
         Command::Baseline(args) => baseline::run(app, args).await,
         Command::Snapshot(args) => snapshot::run(app, args).await,
         Command::Query(args) => query::run(app, args).await,
+        Command::Store(args) => store::run(app, args).await,
         Command::Tables(args) => tables::run(app, args),
         Command::Answer(args) => answer::run(args).await,
         Command::Completions { .. } => Ok(Outcome::Done),

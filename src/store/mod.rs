@@ -6,6 +6,7 @@
 
 mod baselines;
 mod commits;
+mod ddl;
 mod manifest;
 mod parts;
 mod paths;
@@ -15,6 +16,7 @@ mod requests;
 mod s3;
 mod snapshots;
 mod spool;
+mod tables;
 mod told;
 
 use std::collections::BTreeSet;
@@ -31,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::baselines::{Baseline, BaselineOrigin, BaselineTable};
 pub use self::commits::{Commit, Commits, Listing, Newest};
+pub use self::ddl::{Database, DdlRequest, Dialect, ddl};
 pub use self::manifest::{FileEntry, FileKind, Manifest};
 pub use self::parts::PartWriter;
 use self::place::Named;
@@ -39,6 +42,7 @@ use self::requests::Counted;
 pub use self::requests::{RequestCounts, Requests};
 pub use self::snapshots::{Orphan, Verification};
 pub use self::spool::{Frame, Held, RowsHeader, SpoolBegin, SpoolIndex, SpoolReader, SpoolWriter, pack};
+pub use self::tables::{StoredColumn, StoredTable, TableFile};
 use crate::error::{Error, Result};
 use crate::model::{Fleet, SnapshotId, now, rfc3339};
 

@@ -7,6 +7,7 @@
 
 mod aws;
 mod cli;
+mod ddl;
 mod detection;
 mod docs;
 mod duckdb;

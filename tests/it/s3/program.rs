@@ -74,7 +74,7 @@ fn spools_are_private_and_gone(s3: &OnS3) {
 fn duckdb_reads_it(s3: &OnS3, snapshot: &str) {
     const PROGRAM: &str = "
 import duckdb, duckdb_extension_httpfs, glob, json, os, sys
-endpoint, key, secret, store, snapshot = sys.argv[1:]
+endpoint, key, secret, store, snapshot, ddl = sys.argv[1:]
 connection = duckdb.connect()
 [extension] = glob.glob(os.path.dirname(duckdb_extension_httpfs.__file__) + '/extensions/*/httpfs.duckdb_extension')
 connection.sql(f\"LOAD '{extension}'\")
@@ -82,15 +82,19 @@ connection.sql(f\"CREATE SECRET (TYPE s3, KEY_ID '{key}', SECRET '{secret}', END
 for kind in ['rows', 'prevalence']:
     files = f\"read_parquet('{store}/{kind}/users/**/*.parquet', hive_partitioning = true)\"
     print(connection.sql(f\"SELECT count(*) FROM {files} WHERE snapshot = '{snapshot}'\").fetchone()[0])
+connection.execute(ddl)
+for database in ['diffy', 'diffy_prev']:
+    print(connection.sql(f\"SELECT count(*) FROM {database}.users WHERE snapshot = '{snapshot}'\").fetchone()[0])
 ";
     let endpoint = weed().url.strip_prefix("http://").unwrap();
-    let args = [endpoint, WRITER.0, WRITER.1, &s3.store, snapshot];
+    let ddl = s3.ok(&["store", "ddl", "--dialect", "duckdb", "--table", "users"]);
+    let args = [endpoint, WRITER.0, WRITER.1, &s3.store, snapshot, &ddl];
     let theirs = run_python(&s3.env, PROGRAM, &args);
     let count = |table: &str| {
         let sql = format!("SELECT count(*) AS n FROM {table}.users WHERE snapshot = '{snapshot}'");
         rows(s3, &sql)[0]["n"].to_string()
     };
-    assert_eq!(theirs, format!("{}\n{}\n", count("public"), count("prev")));
+    assert_eq!(theirs, format!("{}\n{}\n", count("public"), count("prev")).repeat(2));
 }
 
 #[test]
