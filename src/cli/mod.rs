@@ -3,6 +3,7 @@
 mod analyze;
 mod answer;
 mod baseline;
+mod cluster;
 mod collect;
 mod demo;
 mod import;
@@ -92,6 +93,7 @@ enum Command {
     Baseline(baseline::Args),
     Snapshot(snapshot::Args),
     Query(query::Args),
+    Cluster(cluster::Args),
     Tables(tables::Args),
     #[command(hide = true)]
     Answer(answer::Args),
@@ -266,6 +268,7 @@ async fn dispatch(app: &App, command: Command) -> Result<Outcome> {
         Command::Baseline(args) => baseline::run(app, args).await,
         Command::Snapshot(args) => snapshot::run(app, args).await,
         Command::Query(args) => query::run(app, args).await,
+        Command::Cluster(args) => cluster::run(app, args).await,
         Command::Tables(args) => tables::run(app, args),
         Command::Answer(args) => answer::run(args).await,
         Command::Completions { .. } => Ok(Outcome::Done),

@@ -3,7 +3,7 @@
 use crate::env::TestEnv;
 
 /// Every command, and every subcommand that has flags of its own.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 23] = [
     "",
     "demo",
     "collect",
@@ -22,6 +22,9 @@ const COMMANDS: [&str; 20] = [
     "snapshot delete",
     "snapshot prune",
     "query",
+    "cluster",
+    "cluster scheduler",
+    "cluster executor",
     "tables",
     "completions",
 ];
