@@ -6,6 +6,7 @@ use datafusion::arrow::array::{AsArray, RecordBatch};
 use roaring::RoaringBitmap;
 
 use super::fleet::{TableAnswers, column, of_snapshot};
+use super::of_rows;
 use crate::catalog::{ColumnSpec, Strength, TableSpec, is_table_name};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -81,6 +82,23 @@ impl Lines {
         // An identifier cannot be a parameter; it was checked above.
         let sql = PREVALENCE.replace("prev.table_name", &format!("prev.{}", spec.name));
         let batches = engine.collect(&sql, of_snapshot(manifest.snapshot)).await?;
+        Self::of_batches(spec, batches)
+    }
+
+    /// The same, made again of the rows of the table: with the same ids and hosts. Where a host's own name stands in a
+    /// value, prevalence has a placeholder; here the value is that of one of the hosts.
+    pub(super) async fn load_of_rows(engine: &Engine, manifest: &Manifest, spec: TableSpec) -> Result<Self> {
+        let is_of_table =
+            |file: &FileEntry| file.kind == FileKind::Prevalence && file.table.as_ref() == Some(&spec.name);
+        if !manifest.files.iter().any(is_of_table) {
+            return Ok(Self { spec, batches: Vec::new(), lines: Vec::new() });
+        }
+        let sql = of_rows::question(engine, manifest, &spec).await?;
+        let batches = engine.collect(&sql, of_snapshot(manifest.snapshot)).await?;
+        Self::of_batches(spec, batches)
+    }
+
+    fn of_batches(spec: TableSpec, batches: Vec<RecordBatch>) -> Result<Self> {
         let mut lines = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
         for (number, batch) in batches.iter().enumerate() {
             let loose = column(batch, "loose_id")?.as_fixed_size_binary();

@@ -18,6 +18,7 @@ mod lines;
 mod missing;
 mod newcomers;
 mod novelty;
+mod of_rows;
 mod past;
 mod peers;
 mod places;
@@ -76,6 +77,8 @@ pub struct AnalyzeRequest {
     pub priors: bool,
     /// What people vouch for.
     pub suppress: Suppressions,
+    /// Make prevalence of the snapshot again from its rows, instead of reading it.
+    pub from_rows: bool,
 }
 
 impl Default for AnalyzeRequest {
@@ -88,6 +91,7 @@ impl Default for AnalyzeRequest {
             tables: Vec::new(),
             priors: true,
             suppress: Suppressions::default(),
+            from_rows: false,
         }
     }
 }
@@ -116,7 +120,7 @@ pub async fn analyze(
         None => Known::new(),
     };
     let tables = chosen_tables(&state, request)?;
-    let loaded = load((engine, catalog), manifest, &state, &tables).await?;
+    let loaded = load((engine, catalog), manifest, &state, (&tables, request.from_rows)).await?;
     let (history, methods) = past(store, manifest, (&state, &loaded), request).await?;
     let mut scored: Vec<Scored> = Vec::new();
     let mut groups = PeerGroups::default();
@@ -255,21 +259,26 @@ fn chosen_tables(state: &FleetState, request: &AnalyzeRequest) -> Result<BTreeSe
     Ok(state.tables.keys().filter(wanted).cloned().collect())
 }
 
-/// Reads the prevalence of the chosen tables.
+/// Reads the prevalence of the chosen tables, or makes it again of their rows.
 async fn load<'a>(
     (engine, catalog): (&Engine, &Catalog),
     manifest: &Manifest,
     state: &'a FleetState,
-    tables: &BTreeSet<String>,
+    (tables, from_rows): (&BTreeSet<String>, bool),
 ) -> Result<Vec<Loaded<'a>>> {
     let is_wanted = |file: &&FileEntry| {
         file.kind == FileKind::Prevalence && file.table.as_ref().is_some_and(|table| tables.contains(table))
     };
-    engine.fetch(manifest.files.iter().filter(is_wanted)).await;
+    if !from_rows {
+        engine.fetch(manifest.files.iter().filter(is_wanted)).await;
+    }
     let mut loaded = Vec::with_capacity(tables.len());
     for table in tables {
         let spec = catalog.table_or_undeclared(table).into_owned();
-        let lines = Lines::load(engine, manifest, spec).await?;
+        let lines = match from_rows {
+            true => Lines::load_of_rows(engine, manifest, spec).await?,
+            false => Lines::load(engine, manifest, spec).await?,
+        };
         loaded.push(Loaded { lines, answers: &state.tables[table] });
     }
     Ok(loaded)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{App, Outcome, suppress};
 use crate::analyze::{AnalyzeRequest, Method, Span, analyze};
+use crate::engine::cluster::Place;
 use crate::engine::{Engine, EngineConfig, Snapshots};
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Fleet, SnapshotId, Verdict};
@@ -36,6 +37,12 @@ pub(super) struct Args {
     /// Whether the content of a row counts beside how rare it is; `diffy tables show` lists what is looked for
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
     priors: String,
+    /// Make prevalence of the snapshot again from its rows, instead of reading it
+    #[arg(long)]
+    from_rows: bool,
+    /// Where queries run: local, or ballista://HOST:PORT for the executors of a cluster; worth it with `--from-rows`
+    #[arg(long, value_name = "ENGINE", default_value = "local")]
+    engine: Place,
     #[command(flatten)]
     suppress: suppress::SuppressArgs,
     /// Hosts shown in full, and findings of each, in the table format
@@ -67,8 +74,9 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         tables: args.tables,
         priors: args.priors == "on",
         suppress: args.suppress.load(app)?,
+        from_rows: args.from_rows,
     };
-    let mut analysis = analyze_snapshot(app, &store, &manifest, &request).await?;
+    let mut analysis = analyze_snapshot(app, (&store, &args.engine), &manifest, &request).await?;
     if args.suppress.add(app, &analysis)? {
         return Ok(Outcome::Done);
     }
@@ -175,11 +183,11 @@ pub(super) fn engine_config(app: &App) -> EngineConfig {
 /// Runs the analysis.
 pub(super) async fn analyze_snapshot(
     app: &App,
-    store: &Store,
+    (store, place): (&Store, &Place),
     manifest: &Manifest,
     request: &AnalyzeRequest,
 ) -> Result<Analysis> {
-    let engine = engine(app, store, vec![manifest.clone()])?;
+    let engine = engine(app, store, vec![manifest.clone()])?.running_at(place, store)?;
     let mut request = request.clone();
     // A method without anything to compare with did not run.
     if request.baseline.is_none() {

@@ -13,6 +13,7 @@ use super::output::print;
 use super::{App, Outcome};
 use crate::analyze::{AnalyzeRequest, Span};
 use crate::catalog::TableSpec;
+use crate::engine::cluster::Place;
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Finding, FindingKind, HostResult, SnapshotId, now};
 use crate::report::Format;
@@ -122,7 +123,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     };
     let finished = collect(app, &store, collection).await?;
     let request = AnalyzeRequest { history: Span::NONE, ..AnalyzeRequest::default() };
-    let analysis = analyze_snapshot(app, &store, &finished.manifest, &request).await?;
+    let analysis = analyze_snapshot(app, (&store, &Place::Local), &finished.manifest, &request).await?;
     let checks = checks(&simulation, &analysis);
     if args.format == Format::Json {
         print_json(&args, &checks, &analysis)?;

@@ -3,6 +3,7 @@
 mod analyze;
 mod answer;
 mod baseline;
+mod cluster;
 mod collect;
 mod demo;
 mod import;
@@ -94,6 +95,7 @@ enum Command {
     Snapshot(snapshot::Args),
     Query(query::Args),
     Store(store::Args),
+    Cluster(cluster::Args),
     Tables(tables::Args),
     #[command(hide = true)]
     Answer(answer::Args),
@@ -269,6 +271,7 @@ async fn dispatch(app: &App, command: Command) -> Result<Outcome> {
         Command::Snapshot(args) => snapshot::run(app, args).await,
         Command::Query(args) => query::run(app, args).await,
         Command::Store(args) => store::run(app, args).await,
+        Command::Cluster(args) => cluster::run(app, args).await,
         Command::Tables(args) => tables::run(app, args),
         Command::Answer(args) => answer::run(args).await,
         Command::Completions { .. } => Ok(Outcome::Done),

@@ -14,6 +14,7 @@ use super::output::{print, print_error};
 use super::prompt::{self, Column, Names, Saved};
 use super::{App, Outcome};
 use crate::catalog::{BoundQuery, Queries};
+use crate::engine::cluster::Place;
 use crate::engine::{Engine, Snapshots, explain_error};
 use crate::error::{Error, Result};
 use crate::report::analysis::findings_schema;
@@ -48,6 +49,9 @@ pub(super) struct Args {
     /// A directory of saved queries (*.sql) that add to the built-in ones [env: DIFFY_SQL]
     #[arg(long, value_name = "DIR")]
     sql_dir: Option<PathBuf>,
+    /// Where it runs: local, or ballista://HOST:PORT for the executors of a cluster
+    #[arg(long, value_name = "ENGINE", default_value = "local")]
+    engine: Place,
     /// How the result is spelled: table, json, ndjson, csv or parquet
     #[arg(long, default_value = "table")]
     format: Format,
@@ -77,7 +81,8 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let found = store.commits(None).await?;
     found.strange.iter().for_each(|error| app.output.warn(&error.to_string()));
     let engine =
-        Engine::of_store(&store, Snapshots::Named(found.commits), &app.catalog, &engine_config(app))?;
+        Engine::of_store(&store, Snapshots::Named(found.commits), &app.catalog, &engine_config(app))?
+            .running_at(&args.engine, &store)?;
     engine.register_batches("findings", vec![RecordBatch::new_empty(findings_schema())])?;
     match question {
         Some(question) => ask(app, (&store, &engine), question, &args).await?,

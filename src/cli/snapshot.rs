@@ -6,10 +6,11 @@ use chrono::TimeDelta;
 use clap::Subcommand;
 use futures::{StreamExt, stream};
 
-use super::analyze::find_snapshot;
+use super::analyze::{engine, find_snapshot};
 use super::collect::{make_snapshot, summary, tell_problems};
 use super::output::print;
 use super::{App, Outcome};
+use crate::engine::cluster::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Fleet, SnapshotId, now, rfc3339};
 use crate::report::escape::escape;
@@ -59,6 +60,12 @@ enum Command {
     Verify {
         /// The snapshots [default: all]
         snapshots: Vec<SnapshotId>,
+        /// Make prevalence again from the rows too, and compare the hosts of each identity
+        #[arg(long)]
+        prevalence: bool,
+        /// Where prevalence is made again: local, or ballista://HOST:PORT for the executors of a cluster
+        #[arg(long, value_name = "ENGINE", default_value = "local", requires = "prevalence")]
+        engine: Place,
     },
     /// Make snapshots of collections that were interrupted
     Recover {
@@ -106,7 +113,9 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
             let manifest = find_snapshot(app, &store, fleet, &snapshot).await?;
             print(&if json { pretty(&manifest)? } else { show(&manifest) })
         }
-        Command::Verify { snapshots } => verify(app, &store, &snapshots).await,
+        Command::Verify { snapshots, prevalence, engine } => {
+            verify(app, &store, &snapshots, prevalence.then_some(&engine)).await
+        }
         Command::Recover { snapshots, list } => recover(app, &store, &snapshots, list).await,
         Command::Delete { snapshots } => delete(app, &store, &snapshots).await,
         Command::Prune(args) => prune(app, &store, args).await,
@@ -205,7 +214,8 @@ fn show(manifest: &Manifest) -> String {
     text
 }
 
-async fn verify(app: &App, store: &Store, snapshots: &[SnapshotId]) -> Result<()> {
+/// `again` is where prevalence is made again, if it is.
+async fn verify(app: &App, store: &Store, snapshots: &[SnapshotId], again: Option<&Place>) -> Result<()> {
     let found = store.commits(None).await?;
     found.strange.iter().for_each(|error| app.output.warn(&error.to_string()));
     let mut unreadable = found.strange.len();
@@ -235,6 +245,9 @@ async fn verify(app: &App, store: &Store, snapshots: &[SnapshotId]) -> Result<()
             let size = indicatif::HumanBytes(bytes(&manifest));
             print(&format!("{}  ok       {} files, {size}\n", manifest.snapshot, checks.len()))?;
         }
+        if let Some(place) = again.filter(|_| bad.is_empty()) {
+            damaged += prove(app, store, &manifest, place).await?;
+        }
     }
     if damaged > 0 {
         return Err(Error::data(format!("{damaged} files are not what was written"))
@@ -247,6 +260,37 @@ async fn verify(app: &App, store: &Store, snapshots: &[SnapshotId]) -> Result<()
         .hint("a newer Diffy may read them; else restore them from a copy of the store"));
     }
     Ok(())
+}
+
+/// Says for how many tables prevalence is not what the rows say.
+async fn prove(app: &App, store: &Store, manifest: &Manifest, place: &Place) -> Result<usize> {
+    let engine = engine(app, store, vec![manifest.clone()])?.running_at(place, store)?;
+    let kept = manifest.files.iter().filter(|file| file.kind == FileKind::Prevalence);
+    let tables: BTreeSet<&str> = kept.filter_map(|file| file.table.as_deref()).collect();
+    let (mut wrong, mut identities) = (0, 0);
+    for table in &tables {
+        let proof = engine.prove_prevalence(manifest.snapshot, table).await?;
+        identities += proof.identities;
+        if proof.wrong > 0 {
+            wrong += 1;
+            print(&format!(
+                "{}  damaged  prevalence of {}: {} of {} identities have other hosts by the rows\n",
+                manifest.snapshot,
+                escape(table),
+                proof.wrong,
+                proof.identities
+            ))?;
+        }
+    }
+    if wrong == 0 {
+        let counted = indicatif::HumanCount(identities);
+        let tables = tables.len();
+        print(&format!(
+            "{}  ok       prevalence of {tables} tables, {counted} identities\n",
+            manifest.snapshot
+        ))?;
+    }
+    Ok(wrong)
 }
 
 /// Those of `snapshots`, or all when there are none.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{
     Array, ArrayRef, BinaryArray, BinaryBuilder, BooleanArray, BooleanBuilder, FixedSizeBinaryBuilder,
-    Float64Array, Int64Array, ListBuilder, StringArray, StringBuilder, UInt32Builder, UInt64Array,
-    UInt64Builder,
+    Float64Array, Int64Array, ListBuilder, StringArray, StringBuilder, UInt32Array, UInt32Builder,
+    UInt64Array, UInt64Builder,
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field};
@@ -32,6 +32,7 @@ type Run = fn(&[ArrayRef]) -> Result<ArrayRef>;
 pub(super) fn scalars() -> Vec<ScalarUDF> {
     let list = DataType::List(Arc::new(Field::new_list_field(DataType::UInt32, true)));
     vec![
+        scalar("bitmap", 1, DataType::Binary, bitmap),
         scalar("bitmap_count", 1, DataType::UInt64, bitmap_count),
         scalar("bitmap_to_list", 1, list, bitmap_to_list),
         scalar("bitmap_contains", 2, DataType::Boolean, bitmap_contains),
@@ -155,6 +156,17 @@ pub(super) fn write_bitmap(bitmap: &RoaringBitmap) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The bitmap of one host.
+fn bitmap(arguments: &[ArrayRef]) -> Result<ArrayRef> {
+    let hosts = cast(&arguments[0], &DataType::UInt32)?;
+    let mut bitmaps = BinaryBuilder::new();
+    for host in as_array::<UInt32Array>(&hosts)? {
+        let bytes = host.map(|host| write_bitmap(&RoaringBitmap::from_iter([host]))).transpose()?;
+        bitmaps.append_option(bytes);
+    }
+    Ok(Arc::new(bitmaps.finish()))
+}
+
 fn bitmap_count(arguments: &[ArrayRef]) -> Result<ArrayRef> {
     let mut counts = UInt64Builder::new();
     for bytes in &bytes_of(&arguments[0])? {
@@ -246,6 +258,16 @@ fn from_hex(function: &str, text: &str) -> Result<Vec<u8>> {
 pub(super) fn row_json(names: Vec<String>) -> ScalarUDF {
     let signature = Signature::variadic_any(Volatility::Immutable);
     ScalarUDF::from(RowJson { names, signature })
+}
+
+/// Its name.
+#[cfg(feature = "ballista")]
+pub(super) const ROW_JSON: &str = "row_json";
+
+/// What it was made with, if a function is this one.
+#[cfg(feature = "ballista")]
+pub(super) fn row_json_names(function: &ScalarUDF) -> Option<&[String]> {
+    function.inner().downcast_ref::<RowJson>().map(|function| function.names.as_slice())
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

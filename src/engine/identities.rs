@@ -109,7 +109,7 @@ impl TableProvider for IdentityTable {
 
 /// Unites neighbouring lines of one identity, then keeps the columns at `places`.
 #[derive(Debug, Clone)]
-struct IdentityExec {
+pub(super) struct IdentityExec {
     lines: Arc<dyn ExecutionPlan>,
     places: Vec<usize>,
     properties: Arc<PlanProperties>,
@@ -117,7 +117,7 @@ struct IdentityExec {
 }
 
 impl IdentityExec {
-    fn new(lines: Arc<dyn ExecutionPlan>, places: Vec<usize>) -> Result<Self> {
+    pub(super) fn new(lines: Arc<dyn ExecutionPlan>, places: Vec<usize>) -> Result<Self> {
         let schema = Arc::new(lines.schema().project(&places)?);
         let below = lines.properties();
         let properties = PlanProperties::new(
@@ -127,6 +127,12 @@ impl IdentityExec {
             below.boundedness,
         );
         Ok(Self { lines, places, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+    }
+
+    /// What [`Self::new`] needs beside the lines.
+    #[cfg(feature = "ballista")]
+    pub(super) fn places(&self) -> &[usize] {
+        &self.places
     }
 }
 

@@ -7,12 +7,14 @@
 //! `current_prev` the same over the newest snapshot of each fleet.
 
 mod archive;
+pub mod cluster;
 mod explain;
 mod functions;
 mod identities;
 mod library;
 mod near;
 mod pool;
+mod prove;
 mod shapes;
 mod sightings;
 mod sort;
@@ -37,10 +39,12 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 
 use self::archive::Archive;
+use self::cluster::{Cluster, Place};
 pub use self::explain::explain_error;
 use self::library::{Library, Scope, Shelves};
 use self::near::Near;
 use self::pool::QueryPool;
+pub use self::prove::Proof;
 pub use self::sort::{DEFAULT_BATCH_ROWS, SortConfig, sort_stream};
 use crate::catalog::{BoundQuery, Catalog, ParamValue};
 use crate::error::{Error, Result};
@@ -79,6 +83,8 @@ pub enum Snapshots {
 pub struct Engine {
     context: SessionContext,
     library: Arc<Library>,
+    /// Where queries run that do not run here.
+    cluster: Option<Cluster>,
 }
 
 impl fmt::Debug for Engine {
@@ -143,11 +149,21 @@ impl Engine {
             .with_runtime_env(runtime)
             .with_default_features()
             .build();
-        let engine = Self { context: SessionContext::new_with_state(state), library: Arc::new(library) };
+        let context = SessionContext::new_with_state(state);
+        let engine = Self { context, library: Arc::new(library), cluster: None };
         engine.context.register_catalog(CATALOG, engine.catalog());
         functions::scalars().into_iter().for_each(|function| engine.context.register_udf(function));
         engine.context.register_udaf(functions::bitmap_or());
         Ok(engine)
+    }
+
+    /// The same engine, whose queries over `store` run at `place`.
+    ///
+    /// # Errors
+    /// This program is built without clusters.
+    pub fn running_at(mut self, place: &Place, store: &Store) -> Result<Self> {
+        self.cluster = Cluster::at(place, store, &self.context)?;
+        Ok(self)
     }
 
     fn catalog(&self) -> Arc<dyn CatalogProvider> {
@@ -173,7 +189,11 @@ impl Engine {
         params: Vec<(String, ScalarValue)>,
     ) -> Result<SendableRecordBatchStream> {
         let frame = self.plan(sql, params).await?;
-        frame.execute_stream().await.map_err(|error| explain_error(error, self))
+        let rows = match &self.cluster {
+            Some(cluster) => cluster.stream(frame).await,
+            None => frame.execute_stream().await,
+        };
+        rows.map_err(|error| explain_error(error, self))
     }
 
     /// Runs a saved query.

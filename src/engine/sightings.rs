@@ -45,16 +45,7 @@ pub(super) struct SightingTable {
 impl SightingTable {
     /// Of prevalence [`SnapshotTable::with_answered`], of one fleet.
     pub(super) fn new(lines: SnapshotTable) -> Self {
-        let id = || DataType::FixedSizeBinary(KEY_BYTES as i32 / 2);
-        let fields = vec![
-            Field::new("fleet", DataType::Utf8, false),
-            Field::new("snapshot", DataType::Utf8, false),
-            Field::new("loose_id", id(), false),
-            Field::new("strict_id", id(), false),
-            Field::new("first_snapshot", DataType::Utf8, false),
-            Field::new("snapshots", DataType::UInt32, false),
-        ];
-        Self { lines, schema: Arc::new(Schema::new(fields)) }
+        Self { lines, schema: columns() }
     }
 
     async fn plan(
@@ -69,8 +60,21 @@ impl SightingTable {
         let (lines, named) = self.lines.by_snapshot(state, columns?, filters).await?;
         let all = || (0..self.schema.fields().len()).collect();
         let places = projection.cloned().unwrap_or_else(all);
-        Ok(Arc::new(SightingExec::new(lines, named, (&self.schema, places))?))
+        Ok(Arc::new(SightingExec::new(lines, named, places)?))
     }
+}
+
+fn columns() -> SchemaRef {
+    let id = || DataType::FixedSizeBinary(KEY_BYTES as i32 / 2);
+    let fields = vec![
+        Field::new("fleet", DataType::Utf8, false),
+        Field::new("snapshot", DataType::Utf8, false),
+        Field::new("loose_id", id(), false),
+        Field::new("strict_id", id(), false),
+        Field::new("first_snapshot", DataType::Utf8, false),
+        Field::new("snapshots", DataType::UInt32, false),
+    ];
+    Arc::new(Schema::new(fields))
 }
 
 // Spelled out as `async_trait` expands it.
@@ -115,30 +119,34 @@ impl TableProvider for SightingTable {
 
 /// Walks the partitions of `lines`, one for each snapshot, newest first.
 #[derive(Debug, Clone)]
-struct SightingExec {
+pub(super) struct SightingExec {
     lines: Arc<dyn ExecutionPlan>,
     /// Fleet and snapshot of each partition.
     named: Arc<Vec<(String, String)>>,
-    /// All columns, and which of them are kept.
-    columns: SchemaRef,
+    /// Which of the columns are kept.
     places: Vec<usize>,
     properties: Arc<PlanProperties>,
 }
 
 impl SightingExec {
-    fn new(
+    pub(super) fn new(
         lines: Arc<dyn ExecutionPlan>,
         named: Vec<(String, String)>,
-        (columns, places): (&SchemaRef, Vec<usize>),
+        places: Vec<usize>,
     ) -> Result<Self> {
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::new(columns.project(&places)?)),
+            EquivalenceProperties::new(Arc::new(columns().project(&places)?)),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Final,
             Boundedness::Bounded,
         );
-        let columns = Arc::clone(columns);
-        Ok(Self { lines, named: Arc::new(named), columns, places, properties: Arc::new(properties) })
+        Ok(Self { lines, named: Arc::new(named), places, properties: Arc::new(properties) })
+    }
+
+    /// What [`Self::new`] needs beside the lines: fleet and snapshot of each partition, and the kept columns.
+    #[cfg(feature = "ballista")]
+    pub(super) fn parts(&self) -> (&[(String, String)], &[usize]) {
+        (&self.named, &self.places)
     }
 
     fn over(&self, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -249,7 +257,7 @@ impl SightingExec {
             Arc::new(StringArray::from_iter_values(first)),
             Arc::new(UInt32Array::from(sightings.snapshots[rows].to_vec())),
         ];
-        Ok(RecordBatch::try_new(Arc::clone(&self.columns), columns)?)
+        Ok(RecordBatch::try_new(self::columns(), columns)?)
     }
 }
 

@@ -149,10 +149,7 @@ impl Store {
     async fn on_s3(url: &str, (bucket, prefix): (String, String), config: &StoreConfig) -> Result<Self> {
         let place = s3::place(bucket, prefix, config).await?;
         let object_store = s3::open(&place, config)?;
-        let whole =
-            format!("{} {} {}", place.endpoint.as_deref().unwrap_or_default(), place.bucket, place.prefix);
-        let digest = blake3::hash(whole.as_bytes()).to_hex();
-        let scratch = config.spool_dir.join(&digest[..16]);
+        let scratch = config.spool_dir.join(place.digest());
         let (name, part_rows) = (url.to_owned(), parts::PART_ROWS);
         let requests = config.requests.clone();
         Ok(Self { object_store, dir: None, scratch, s3: Some(place), name, part_rows, requests })
@@ -244,6 +241,15 @@ impl Store {
     /// The store as the user named it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Hex digits that stand for the place of the store: the same for all who open it at this place.
+    pub fn place_digest(&self) -> String {
+        match (&self.s3, &self.dir) {
+            (Some(place), _) => place.digest(),
+            (None, Some(dir)) => blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex()[..16].to_owned(),
+            (None, None) => blake3::hash(self.name.as_bytes()).to_hex()[..16].to_owned(),
+        }
     }
 
     /// The bytes below: for the engine.

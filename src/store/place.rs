@@ -72,6 +72,13 @@ impl S3Place {
         }
     }
 
+    /// Sixteen hex digits that stand for it.
+    pub(super) fn digest(&self) -> String {
+        let whole =
+            format!("{} {} {}", self.endpoint.as_deref().unwrap_or_default(), self.bucket, self.prefix);
+        blake3::hash(whole.as_bytes()).to_hex()[..16].to_owned()
+    }
+
     /// A client of the SDK for this bucket, for what the store does not do: presigned URLs.
     pub fn client(&self) -> aws_sdk_s3::Client {
         self.client_of(&self.aws)

@@ -348,7 +348,8 @@ fn received(spool: &Path) -> (Counts, Counts) {
 }
 
 /// All files below a directory, staged ones included; directories that hold nothing as well.
-fn files(dir: &Path) -> Vec<PathBuf> {
+/// Every file below a folder that may not be there.
+pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     let below = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
     entries.flatten().flat_map(|entry| below(entry.path())).collect()

@@ -7,6 +7,8 @@
 
 mod aws;
 mod cli;
+#[cfg(feature = "ballista")]
+mod cluster;
 mod ddl;
 mod detection;
 mod docs;

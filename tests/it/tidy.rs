@@ -39,7 +39,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
 
 /// Who may use what: a path as it stands in `use`, and the files and folders of `src/` where it may. Tests at the
 /// bottom of files are free.
-const LANDLORDS: [(&str, &[&str]); 55] = [
+const LANDLORDS: [(&str, &[&str]); 59] = [
     // The command line and the terminal.
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/mod.rs"]),
@@ -65,13 +65,23 @@ const LANDLORDS: [(&str, &[&str]); 55] = [
     ("sha1", &["collect/native/files.rs"]),
     ("sha2", &["collect/native/files.rs", "collect/remote/manifest.rs"]),
     ("base64", &["collect/remote/"]),
-    // The store of the demo, a file to be renamed, the home of osqueryi, sort runs.
-    ("tempfile", &["cli/demo.rs", "cli/suppress.rs", "collect/osquery.rs", "engine/sort.rs", "store/mod.rs"]),
+    // The store of the demo, a file to be renamed, the home of osqueryi, sort runs, what executors made.
+    (
+        "tempfile",
+        &[
+            "cli/cluster.rs",
+            "cli/demo.rs",
+            "cli/suppress.rs",
+            "collect/osquery.rs",
+            "engine/sort.rs",
+            "store/mod.rs",
+        ],
+    ),
     // Where bytes lie. The engine registers what the store opened.
     ("object_store", &["store/", "engine/", "aws/credentials.rs"]),
     ("parquet", &["store/", "report/batches.rs"]),
     ("percent_encoding", &["store/paths.rs"]),
-    ("url", &["store/place.rs", "store/s3.rs"]),
+    ("url", &["engine/cluster/sole.rs", "store/place.rs", "store/s3.rs"]),
     // Amazon's services. `store/place.rs` hands out a client for what the store does not do.
     ("aws_config", &["aws/"]),
     ("aws_credential_types", &["aws/"]),
@@ -83,7 +93,7 @@ const LANDLORDS: [(&str, &[&str]); 55] = [
     ("aws_sdk_autoscaling", &["target/asg.rs"]),
     ("flate2", &["decode/input.rs", "collect/remote/payload.rs"]),
     ("zstd", &["decode/input.rs", "decode/import.rs", "store/spool.rs"]),
-    ("bytes", &["store/", "engine/near.rs", "report/batches.rs"]),
+    ("bytes", &["store/", "engine/near.rs", "engine/cluster/sole.rs", "report/batches.rs"]),
     // Queries and frames. `ingest/table.rs` names the type of the stream that it hands to the engine's sort, and
     // `analyze/fleet.rs` the type of parameters.
     ("datafusion", &["engine/", "analyze/fleet.rs", "ingest/table.rs"]),
@@ -130,10 +140,15 @@ const LANDLORDS: [(&str, &[&str]); 55] = [
     ("rand", &["simulate/", "collect/ssm/"]),
     ("rand_chacha", &["simulate/"]),
     ("chrono::Utc::now", &[]),
-    // Nothing reaches the network but through collectors and stores.
+    // Nothing reaches the network but through collectors, stores and nodes of a cluster.
     ("std::net::TcpStream", &[]),
     ("std::net::UdpSocket", &[]),
-    ("tokio::net", &[]),
+    ("tokio::net", &["engine/cluster/"]),
+    // More than one machine.
+    ("ballista_core", &["engine/cluster/"]),
+    ("ballista_executor", &["engine/cluster/"]),
+    ("ballista_scheduler", &["engine/cluster/"]),
+    ("datafusion_proto", &["engine/cluster/"]),
 ];
 
 /// Crates of the manifest that every room may use.

@@ -284,3 +284,21 @@ fn what_cannot_be_analyzed_is_said() {
     let stderr = env.fails(&["analyze"], 2);
     assert!(stderr.contains("which fleet?") && stderr.contains("other, web"), "{stderr}");
 }
+
+#[test]
+fn prevalence_can_be_made_again_of_the_rows() {
+    let env = TestEnv::new();
+    env.import_fleet(20, 2, 5);
+    let analysis = |args: &[&str]| env.json(&[&["analyze", "--format", "json"], args].concat());
+    let judged = |analysis: Value| -> Vec<(Value, Value, Vec<Value>)> {
+        let of = |host: &Value| {
+            let findings = host["findings"].as_array().unwrap();
+            let findings = findings.iter().map(|finding| finding["id"].clone()).collect();
+            (host["host"].clone(), host["verdict"].clone(), findings)
+        };
+        analysis["hosts"].as_array().unwrap().iter().map(of).collect()
+    };
+    let of_rows = analysis(&["--from-rows"]);
+    assert_eq!(judged(of_rows.clone()), judged(analysis(&[])));
+    assert_eq!(of_rows, analysis(&["--from-rows"]));
+}

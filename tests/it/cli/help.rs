@@ -3,7 +3,7 @@
 use crate::env::TestEnv;
 
 /// Every command, and every subcommand that has flags of its own.
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 25] = [
     "",
     "demo",
     "collect",
@@ -24,6 +24,9 @@ const COMMANDS: [&str; 22] = [
     "query",
     "store",
     "store ddl",
+    "cluster",
+    "cluster scheduler",
+    "cluster executor",
     "tables",
     "completions",
 ];

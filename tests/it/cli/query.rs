@@ -231,3 +231,24 @@ fn values_of_hosts_cannot_steer_the_terminal() {
         assert!(!stdout.contains('\u{1b}') || format == "csv", "{format}: {stdout:?}");
     }
 }
+
+#[test]
+fn another_engine_is_named_with_its_address_and_says_how_to_get_it() {
+    let env = TestEnv::new();
+    env.import_fleet(2, 0, 1);
+    for command in [&["query", "SELECT 1"][..], &["analyze"], &["snapshot", "verify", "--prevalence"]] {
+        let asked = |engine: &str| env.fails(&[command, &["--engine", engine]].concat(), 2);
+        let stderr = asked("spark://10.0.0.1:7077");
+        assert!(stderr.contains("expected `local` or `ballista://HOST:PORT`"), "{stderr}");
+        if cfg!(not(feature = "ballista")) {
+            let stderr = asked("ballista://127.0.0.1:50050");
+            assert!(stderr.contains("cargo build --release --features ballista"), "{stderr}");
+        }
+    }
+    if cfg!(not(feature = "ballista")) {
+        for node in ["scheduler", "executor"] {
+            let stderr = env.fails(&["cluster", node], 2);
+            assert!(stderr.contains("cargo build --release --features ballista"), "{stderr}");
+        }
+    }
+}

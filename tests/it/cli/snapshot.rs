@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::env::TestEnv;
+use crate::kill::files;
 
 fn users(name: &str) -> Value {
     json!([{"username": name, "uid": "0"}])
@@ -117,4 +118,38 @@ fn prune_keeps_the_newest_of_each_fleet() {
     env.ok(&["snapshot", "prune", "--keep", "1"]);
     let list = env.ok(&["snapshot", "list"]);
     assert!(!list.contains(&first) && list.contains(&second) && list.contains(&other), "{list}");
+}
+
+#[test]
+fn prevalence_is_proven_from_the_rows() {
+    let env = TestEnv::new();
+    let users = |on: &str| {
+        let user = |name: &str| json!({"username": name, "uid": "0", "shell": "/bin/bash"});
+        let of =
+            |host: &str| if host == on { json!([user("root"), user("eve")]) } else { json!([user("root")]) };
+        let hosts = ["a", "b", "c"];
+        env.import_tables(&hosts.map(|host| (host, "users", of(host))))
+    };
+    let (first, second) = (users("a"), users("b"));
+    let proven = env.ok(&["snapshot", "verify", "--prevalence"]);
+    assert_eq!(proven.matches("prevalence of 1 tables, 2 identities").count(), 2, "{proven}");
+    // What every digest agrees with, and the rows do not.
+    let file = |snapshot: &str| {
+        let found = files(&env.store().join("prevalence/users"));
+        found.into_iter().find(|path| path.to_str().unwrap().contains(snapshot)).unwrap()
+    };
+    let others = fs::read(file(&first)).unwrap();
+    fs::write(file(&second), &others).unwrap();
+    let manifest = env.store().join(format!("snapshots/fleet=web/{second}.json"));
+    let mut json: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    let entries = json["files"].as_array_mut().unwrap();
+    let entry = entries.iter_mut().find(|entry| entry["kind"] == "prevalence").unwrap();
+    entry["bytes"] = others.len().into();
+    entry["blake3"] = blake3::hash(&others).to_hex().as_str().into();
+    fs::write(&manifest, json.to_string()).unwrap();
+    let output = env.run(&["snapshot", "verify", "--prevalence"]);
+    assert_eq!(output.status, 1, "{}", output.stdout);
+    let line = format!("{second}  damaged  prevalence of users: 1 of 2 identities");
+    assert!(output.stdout.contains(&line), "{}", output.stdout);
+    assert!(output.stdout.contains(&format!("{first}  ok       prevalence")), "{}", output.stdout);
 }

@@ -103,6 +103,12 @@ impl OnS3 {
         self
     }
 
+    /// What the environment says of the place.
+    #[cfg(feature = "ballista")]
+    pub(crate) fn variables(&self) -> &[(String, String)] {
+        &self.variables
+    }
+
     pub(crate) fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = self.env.diffy(args);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
