@@ -67,6 +67,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         tables: args.tables,
         priors: args.priors == "on",
         suppress: args.suppress.load(app)?,
+        memory_limit_bytes: app.memory_limit_bytes,
     };
     let mut analysis = analyze_snapshot(app, &store, &manifest, &request).await?;
     if args.suppress.add(app, &analysis)? {
