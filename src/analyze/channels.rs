@@ -47,11 +47,13 @@ pub(super) fn odd_rows(table: &Loaded<'_>, views: &[View], groups: &PeerGroups) 
     let mut best: HashMap<(usize, u32), Odd> = HashMap::new();
     for context in every_context(table, views) {
         let places = Places::new(&table.lines, context.map(|at| &views[at]), fewest);
+        let all_scopes = [&fleet[..], &in_groups[..]].map(|scopes| (scopes, places.sizes(scopes)));
         for (target, view) in views.iter().enumerate().filter(|(_, view)| belong(view, context, views)) {
             let worth = worth(table, view);
-            for scopes in [&fleet[..], &in_groups[..]] {
+            let shown = places.shown(view);
+            for (scopes, sizes) in &all_scopes {
                 let hosts = scopes.iter().map(|scope| scope.hosts.len()).sum();
-                let found = places.odd_in(view, scopes);
+                let found = places.odd_in((view, &shown), (scopes, sizes));
                 let bits = bits(&found, hosts);
                 let odd = |(here, bits)| Odd { here, target, context, bits: worth * bits };
                 let odd = found.into_iter().zip(bits).map(odd);

@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::candidate::{Candidate, Method, Subject, digest};
 use super::lines::{Id, Lines, Loaded};
-use super::raw::RawRows;
 use super::spot::Spot;
 use crate::catalog::{Role, Strength, TableSpec};
 use crate::model::{Finding, FindingKind, Given, Nearest, Row};
@@ -23,7 +22,6 @@ const MOST_SPELT: usize = 40;
 /// What the sentences of one table draw on.
 pub(super) struct Explainer<'a> {
     pub(super) lines: &'a Lines,
-    pub(super) raw: &'a RawRows,
     /// For the most alike one.
     pub(super) common: &'a CommonLines,
 }
@@ -80,10 +78,10 @@ impl Explainer<'_> {
     pub(super) fn finding(
         &self,
         (candidate, spot): (&Candidate, Option<&Spot>),
-        host: &str,
+        (host, raw): (&str, Option<Row>),
         score: f64,
     ) -> Finding {
-        let row = self.row(candidate, host);
+        let row = raw.unwrap_or_else(|| self.subject(&candidate.subject));
         let nearest = self.nearest(candidate, &row);
         let given = self.given(candidate, &row);
         let spec = &self.lines.spec;
@@ -103,11 +101,6 @@ impl Explainer<'_> {
             method: candidate.method.as_str().to_owned(),
             priors: candidate.says.clone(),
         }
-    }
-
-    fn row(&self, candidate: &Candidate, host: &str) -> Row {
-        let raw = candidate.strict.and_then(|strict| self.raw.get(&(host.to_owned(), strict)));
-        raw.cloned().unwrap_or_else(|| self.subject(&candidate.subject))
     }
 
     fn subject(&self, subject: &Subject) -> Row {

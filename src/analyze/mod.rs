@@ -73,7 +73,7 @@ use crate::store::{Baseline, Manifest, RowsRead, Store, WantedRows};
 /// What a request asks for when nothing else is said.
 const MEMORY_LIMIT_BYTES: usize = 384 << 20;
 /// Tables of which files are read at the same time.
-const TABLES_AT_ONCE: usize = 4;
+const TABLES_AT_ONCE: usize = 2;
 
 /// What to analyse, and how.
 #[derive(Debug, Clone)]
@@ -163,10 +163,7 @@ pub async fn analyze(
     };
     let limit = request.memory_limit_bytes;
     let judged = side_by_side((&loaded, limit), |number, table| bench.judge(number, table))?;
-    let read = rows_shown((store, manifest), &loaded, &judged, &state).await?;
-    for ((table, judged), raw) in loaded.iter().zip(judged).zip(read) {
-        scored.extend(findings(table, (judged, &raw), &state));
-    }
+    scored.extend(findings((store, manifest), &loaded, judged, &state).await?);
     campaigns.tell(&mut scored, &loaded, &state);
     let heard = state.heard().len();
     let compared = !known.is_empty()
@@ -346,41 +343,54 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Reads the rows that are shown, by table.
-async fn rows_shown(
+/// Reads the rows that are shown and explains them, a few tables at a time.
+async fn findings(
     (store, manifest): (&Store, &Manifest),
     tables: &[Loaded<'_>],
-    judged: &[Judged<'_>],
+    judged: Vec<Judged<'_>>,
     state: &FleetState,
-) -> Result<Vec<RawRows>> {
-    let reads = tables.iter().zip(judged).map(|(table, judged)| {
-        let mut wanted = WantedRows::default();
-        for (candidate, ..) in &judged.kept {
-            if let (Some(strict), Subject::Line(line)) = (candidate.strict, &candidate.subject) {
-                let host = &state.hosts[candidate.host as usize];
-                wanted.add(host, table.lines.lines[*line].loose, strict);
-            }
-        }
-        raw_rows((store, manifest), &table.lines.spec, wanted)
+) -> Result<Vec<Scored>> {
+    let reads = tables.iter().zip(judged).map(|(table, judged)| async move {
+        let wanted = wanted(table, &judged, state);
+        let (raw, read) = raw_rows((store, manifest), &table.lines.spec, wanted).await?;
+        Ok::<_, Error>((explained(table, (judged, raw), state), read))
     });
     let mut reads = stream::iter(reads.collect::<Vec<_>>()).buffered(TABLES_AT_ONCE);
-    let (mut rows, mut all) = (Vec::with_capacity(tables.len()), RowsRead::default());
+    let (mut scored, mut all) = (Vec::new(), RowsRead::default());
     while let Some(read) = reads.next().await {
         let (found, read) = read?;
         all += read;
-        rows.push(found);
+        scored.extend(found);
     }
     tracing::info!("rows shown: {all}");
-    Ok(rows)
+    Ok(scored)
+}
+
+/// The rows that are shown of one table.
+fn wanted(table: &Loaded<'_>, judged: &Judged<'_>, state: &FleetState) -> WantedRows {
+    let mut wanted = WantedRows::default();
+    for (candidate, ..) in &judged.kept {
+        if let (Some(strict), Subject::Line(line)) = (candidate.strict, &candidate.subject) {
+            let host = &state.hosts[candidate.host as usize];
+            wanted.add(host, table.lines.lines[*line].loose, strict);
+        }
+    }
+    wanted
 }
 
 /// Explains what is shown of one table.
-fn findings(table: &Loaded<'_>, (judged, raw): (Judged<'_>, &RawRows), state: &FleetState) -> Vec<Scored> {
+fn explained(
+    table: &Loaded<'_>,
+    (judged, mut raw): (Judged<'_>, RawRows),
+    state: &FleetState,
+) -> Vec<Scored> {
     let common = CommonLines::new(table);
-    let explainer = Explainer { lines: &table.lines, raw, common: &common };
+    let explainer = Explainer { lines: &table.lines, common: &common };
     let explained = |(candidate, spot, score): (Candidate, Option<Spot>, f64)| {
         let host = &state.hosts[candidate.host as usize];
-        let mut finding = explainer.finding((&candidate, spot.as_ref()), host, score);
+        // Each row is shown once.
+        let row = candidate.strict.and_then(|strict| raw.remove(&(host.clone(), strict)));
+        let mut finding = explainer.finding((&candidate, spot.as_ref()), (host, row), score);
         if let Some(past) = &judged.past {
             past.tell(&candidate, &mut finding);
         }

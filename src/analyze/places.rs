@@ -113,22 +113,31 @@ impl<'a> Places<'a> {
         Self { lines, place_of: Some(place_of), hosts: all }
     }
 
-    /// What is odd in its place, in any of these scopes.
-    pub(super) fn odd_in(&self, target: &View, scopes: &[Scope<'_>]) -> Vec<OddHere> {
-        let mut found = Vec::new();
-        if scopes.is_empty() {
-            return found;
-        }
-        let (entries, places) = self.entries(target);
-        let mut work = Work::default();
-        for (hosts, place) in self.hosts.iter().zip(places) {
+    /// By place: how many hosts of each of these scopes show something there.
+    pub(super) fn sizes(&self, scopes: &[Scope<'_>]) -> Vec<Vec<u64>> {
+        let of_place =
+            |hosts: &RoaringBitmap| scopes.iter().map(|scope| hosts.intersection_len(&scope.hosts)).collect();
+        self.hosts.iter().map(of_place).collect()
+    }
+
+    /// What is odd in its place, in any of these scopes, of the given sizes.
+    pub(super) fn odd_in(
+        &self,
+        (target, shown): (&View, &Shown<'_>),
+        (scopes, sizes): (&[Scope<'_>], &[Vec<u64>]),
+    ) -> Vec<OddHere> {
+        let (mut work, mut found) = (Work::default(), Vec::new());
+        for (number, (hosts, place)) in self.hosts.iter().zip(&shown.places).enumerate() {
             let all = match target.ignorant.is_empty() {
                 true => Cow::Borrowed(hosts),
                 false => Cow::Owned(hosts - &target.ignorant),
             };
-            let entries = Entries { lines: &entries[place], codes: &target.codes };
-            for scope in scopes {
-                let of = all.intersection_len(&scope.hosts);
+            let entries = Entries { lines: &shown.lines[place.clone()], codes: &target.codes };
+            for (scope, size) in scopes.iter().zip(&sizes[number]) {
+                let of = match &all {
+                    Cow::Borrowed(_) => *size,
+                    Cow::Owned(all) => all.intersection_len(&scope.hosts),
+                };
                 if of >= scope.fewest {
                     self.odd_in_place(&entries, &Here { scope, all: &all, of }, (&mut work, &mut found));
                 }
@@ -139,10 +148,11 @@ impl<'a> Places<'a> {
 
     /// The lines of each place that show something, those that show the same beside each other; and where those of
     /// each place are.
-    fn entries<'t>(&self, target: &'t View) -> (Cow<'t, [u32]>, Vec<Range<usize>>) {
+    pub(super) fn shown<'t>(&self, target: &'t View) -> Shown<'t> {
         let lines = target.by_code.lines();
         let Some(place_of) = &self.place_of else {
-            return (Cow::Borrowed(lines), std::iter::repeat_n(0..lines.len(), self.hosts.len()).collect());
+            let places = std::iter::repeat_n(0..lines.len(), self.hosts.len()).collect();
+            return Shown { lines: Cow::Borrowed(lines), places };
         };
         let place_of = |line: u32| Some(place_of[line as usize]).filter(|place| *place != UNKNOWN);
         let mut counts = vec![0; self.hosts.len()];
@@ -159,7 +169,7 @@ impl<'a> Places<'a> {
             entries[place.end] = line;
             place.end += 1;
         }
-        (Cow::Owned(entries), places)
+        Shown { lines: Cow::Owned(entries), places }
     }
 
     fn members(&self, line: u32) -> &'a Members {
@@ -242,6 +252,14 @@ impl<'a> Places<'a> {
         hosts.dedup();
         true
     }
+}
+
+/// The lines that show something in a channel.
+pub(super) struct Shown<'a> {
+    /// Those of a place beside each other, and of these those that show the same.
+    lines: Cow<'a, [u32]>,
+    /// By place: where its lines are.
+    places: Vec<Range<usize>>,
 }
 
 fn union<'a>(all: impl Iterator<Item = &'a Members>) -> RoaringBitmap {

@@ -37,13 +37,13 @@ fn findings_of(fleet: &Fleet) -> Vec<Vec<(Finding, Vec<String>)>> {
         let views = views::views(table);
         let candidates = frequency::candidates(table, &views, (&groups, &explanations), &HashMap::new());
         let scores = score::scores(&candidates, table.lines.spec.weight).unwrap();
-        let (raw, common) = (RawRows::new(), CommonLines::new(table));
-        let explainer = Explainer { lines: &table.lines, raw: &raw, common: &common };
+        let common = CommonLines::new(table);
+        let explainer = Explainer { lines: &table.lines, common: &common };
         let mut spots = Spots::new(&table.lines, &views);
         for (candidate, score) in rank::worth_showing(candidates, scores) {
             let spot = spots.of(&candidate);
             let host = &fleet.state.hosts[candidate.host as usize];
-            let finding = explainer.finding((&candidate, spot.as_ref()), host, score);
+            let finding = explainer.finding((&candidate, spot.as_ref()), (host, None), score);
             let telling = cause::telling_values(&candidate, &finding);
             found[candidate.host as usize].push((finding, telling));
         }
