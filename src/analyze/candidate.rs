@@ -36,8 +36,6 @@ pub(super) struct Candidate {
     pub(super) hosts_answered: u64,
     /// Hosts, of those that can be compared, that have the thing with whatever content.
     pub(super) hosts_with_thing: u64,
-    /// How many contents of the same thing are known to be normal; where many are, one more says little.
-    pub(super) known_contents: u64,
     /// Columns that make the row stand out; empty when it is their combination.
     pub(super) rare_columns: Vec<String>,
     pub(super) method: Method,
@@ -74,7 +72,6 @@ impl Candidate {
             hosts_with_row: 0,
             hosts_answered: 0,
             hosts_with_thing: 0,
-            known_contents: 1,
             rare_columns: Vec::new(),
             method,
             says: Vec::new(),

@@ -42,23 +42,26 @@ pub(super) struct Odd {
 pub(super) fn odd_rows(table: &Loaded<'_>, views: &[View], groups: &PeerGroups) -> Vec<Odd> {
     let heard = &table.answers.heard;
     let fewest = heard.len().clamp(FEWEST, FEWEST_IN_PLACE);
-    let fleet = [Scope { group: None, hosts: heard.clone(), kinds: Some(groups), fewest }];
+    let fleet = [Scope::fleet(heard, groups, fewest)];
     let in_groups = scopes(groups, table);
     let mut best: HashMap<(usize, u32), Odd> = HashMap::new();
     for context in every_context(table, views) {
         let places = Places::new(&table.lines, context.map(|at| &views[at]), fewest);
+        let all_scopes = [&fleet[..], &in_groups[..]].map(|scopes| (scopes, places.sizes(scopes)));
         for (target, view) in views.iter().enumerate().filter(|(_, view)| belong(view, context, views)) {
             let worth = worth(table, view);
-            for scopes in [&fleet[..], &in_groups[..]] {
+            let shown = places.shown(view);
+            for (scopes, sizes) in &all_scopes {
                 let hosts = scopes.iter().map(|scope| scope.hosts.len()).sum();
-                let found = places.odd_in(view, scopes);
+                let found = places.odd_in((view, &shown), (scopes, sizes));
                 let bits = bits(&found, hosts);
                 let odd = |(here, bits)| Odd { here, target, context, bits: worth * bits };
-                keep_best(&mut best, found.into_iter().zip(bits).map(odd));
+                let odd = found.into_iter().zip(bits).map(odd);
+                keep_best(&mut best, odd.filter(|odd| odd.bits >= LEAST_BITS));
             }
         }
     }
-    let mut odd: Vec<Odd> = best.into_values().filter(|odd| odd.bits >= LEAST_BITS).collect();
+    let mut odd: Vec<Odd> = best.into_values().collect();
     odd.sort_by_key(|odd| (odd.here.line, odd.here.host));
     odd
 }
@@ -96,15 +99,10 @@ fn worth(table: &Loaded<'_>, target: &View) -> f64 {
 
 fn scopes(groups: &PeerGroups, table: &Loaded<'_>) -> Vec<Scope<'static>> {
     let heard = &table.answers.heard;
-    let numbered = groups.groups.iter().enumerate();
-    let scopes = numbered.map(|(number, group)| Scope {
-        group: Some(number),
-        hosts: &group.hosts & heard,
-        kinds: None,
-        fewest: FEWEST_IN_PLACE,
-    });
+    let hosts = groups.groups.iter().map(|group| &group.hosts & heard).enumerate();
     // One group of all hosts is the fleet again.
-    scopes.filter(|scope| scope.hosts.len() >= FEWEST_IN_PLACE && scope.hosts != *heard).collect()
+    let some = hosts.filter(|(_, hosts)| hosts.len() >= FEWEST_IN_PLACE && hosts != heard);
+    some.map(|(number, hosts)| Scope::group(number, hosts, FEWEST_IN_PLACE)).collect()
 }
 
 /// Over all rows, beside each view that names rows, and beside the loose id.
@@ -163,7 +161,7 @@ mod tests {
     /// Rows of a table that are odd, as text of one column, with the bits of each host.
     fn odd(fleet: &Fleet, groups: &PeerGroups, column: &str) -> Vec<(String, u32, f64)> {
         let loaded = fleet.loaded();
-        let views = views(&loaded[0]).unwrap();
+        let views = views(&loaded[0]);
         let value = |line| loaded[0].lines.value(line, column).unwrap_or_default();
         let odd = odd_rows(&loaded[0], &views, groups);
         odd.into_iter().map(|odd| (value(odd.here.line), odd.here.host, odd.bits)).collect()
@@ -231,7 +229,7 @@ mod tests {
         }
         fleet.row("processes", "name=sshd|path=/usr/sbin/nginx|euid=0|on_disk=1", [7]);
         let loaded = fleet.loaded();
-        let views = views(&loaded[0]).unwrap();
+        let views = views(&loaded[0]);
         let odd = odd_rows(&loaded[0], &views, &PeerGroups::default());
         assert_eq!(odd.iter().map(|odd| odd.here.host).collect::<Vec<_>>(), [7]);
         let column = |view: usize| views[view].column.as_deref();
@@ -294,7 +292,7 @@ mod tests {
         }
         let loaded = fleet.loaded();
         let contexts = |number: usize| -> Vec<String> {
-            let views = views(&loaded[number]).unwrap();
+            let views = views(&loaded[number]);
             contexts(&loaded[number], &views)
                 .into_iter()
                 .filter_map(|view| views[view].column.clone())

@@ -1,12 +1,9 @@
 //! Which columns say what a row is about, learned from the table: only beside these is another column judged. Numbers
 //! never do: small ones meet by chance, and large ones are sizes and times.
 
-use std::collections::HashMap;
-
-use roaring::RoaringBitmap;
-
-use super::lines::{Line, Loaded};
-use super::views::{UNKNOWN, View};
+use super::lines::Loaded;
+use super::members::Members;
+use super::views::View;
 use crate::catalog::Strength;
 
 /// Columns beside which others are judged.
@@ -46,27 +43,43 @@ fn is_naming(table: &Loaded<'_>, view: &View) -> bool {
 
 /// Recurrence times distinctness of a view, 0 to 1.
 fn tells(table: &Loaded<'_>, view: &View) -> f64 {
-    let hosts = table.answers.heard.len() as f64;
-    let recurs = hosts * RECURS;
-    let values = members_by_code(&table.lines.lines, &view.codes);
+    let lines = &table.lines.lines;
+    let recurs = (table.answers.heard.len() as f64 * RECURS).max(2.0);
+    let mut seen = Seen::default();
     let (mut rows, mut recurring, mut pairs) = (0, 0, 0);
-    for (line, code) in table.lines.lines.iter().zip(&view.codes) {
-        let Some(members) = values.get(code) else { continue };
-        rows += line.members.len();
-        if members.len() as f64 >= recurs.max(2.0) {
-            recurring += line.members.len();
-        }
-    }
-    for members in values.values() {
-        pairs += members.len();
+    for code in 0..view.distinct {
+        let of_code = || view.by_code.of(code).iter().map(|line| &lines[*line as usize].members);
+        let of_rows: u64 = of_code().map(Members::len).sum();
+        let hosts = seen.count(of_code());
+        rows += of_rows;
+        pairs += hosts;
+        recurring += if hosts as f64 >= recurs { of_rows } else { 0 };
     }
     if rows == 0 { 0.0 } else { recurring as f64 * pairs as f64 / (rows as f64 * rows as f64) }
 }
 
-fn members_by_code(lines: &[Line], codes: &[u32]) -> HashMap<u32, RoaringBitmap> {
-    let mut members: HashMap<u32, RoaringBitmap> = HashMap::new();
-    for (line, code) in lines.iter().zip(codes).filter(|(_, code)| **code != UNKNOWN) {
-        *members.entry(*code).or_default() |= &line.members;
+/// Counts hosts that several lines have, without a set for each count.
+#[derive(Default)]
+struct Seen {
+    /// By host: the last count that it was in.
+    last: Vec<u32>,
+    counts: u32,
+}
+
+impl Seen {
+    fn count<'a>(&mut self, mut members: impl Iterator<Item = &'a Members> + Clone) -> u64 {
+        if let (Some(only), None) = (members.clone().next(), members.clone().nth(1)) {
+            return only.len();
+        }
+        self.counts += 1;
+        let mut hosts = 0;
+        for host in members.by_ref().flat_map(Members::iter) {
+            let host = host as usize;
+            if host >= self.last.len() {
+                self.last.resize(host + 1, 0);
+            }
+            hosts += u64::from(std::mem::replace(&mut self.last[host], self.counts) != self.counts);
+        }
+        hosts
     }
-    members
 }

@@ -2,19 +2,13 @@
 
 use std::collections::HashMap;
 
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type};
-use roaring::RoaringBitmap;
 use serde_json::Value;
 
-use super::candidate::{Candidate, Method, Place, Subject, digest};
-use super::fleet::{column, of_snapshot};
+use super::candidate::{Candidate, Method, Subject, digest};
 use super::lines::{Id, Lines, Loaded};
-use super::views::{Shows, UNKNOWN, View};
-use crate::catalog::{ColumnSpec, OWN_COLUMNS, Role, Strength, TableSpec, is_table_name};
-use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::model::{Finding, FindingKind, Given, Nearest, Row, SnapshotId, hex};
+use super::spot::Spot;
+use crate::catalog::{Role, Strength, TableSpec};
+use crate::model::{Finding, FindingKind, Given, Nearest, Row};
 
 /// Longest value that a sentence quotes, in characters.
 const LONGEST_QUOTE: usize = 100;
@@ -24,89 +18,10 @@ const NAMED_BY: usize = 3;
 const MOST_COMPARED: usize = 5_000;
 /// Most rows whose spelling is compared.
 const MOST_SPELT: usize = 40;
-/// Ids that one query asks for.
-const IDS_PER_QUERY: usize = 500;
-
-/// Raw rows by host and strict id.
-pub(super) type RawRows = HashMap<(String, Id), Row>;
-
-const RAW_ROWS: &str = include_str!("../../sql/steps/raw_rows.sql");
-
-/// The rows, as collected, of these ids.
-pub(super) async fn raw_rows(
-    engine: &Engine,
-    snapshot: SnapshotId,
-    spec: &TableSpec,
-    ids: &[Id],
-) -> Result<RawRows> {
-    if !is_table_name(&spec.name) {
-        return Err(Error::internal(format!("`{}` is no table name", spec.name)));
-    }
-    let mut found = RawRows::new();
-    for ids in ids.chunks(IDS_PER_QUERY) {
-        // Ids are hex digits that we made; the table's name was checked.
-        let list: Vec<String> = ids.iter().map(|id| format!("id('{}')", hex(id))).collect();
-        let sql = RAW_ROWS
-            .replace("public.table_name", &format!("public.{}", spec.name))
-            .replace("$ids", &list.join(", "));
-        for batch in engine.collect(&sql, of_snapshot(snapshot)).await? {
-            let hosts = column(&batch, "host")?.as_string::<i32>();
-            let strict = column(&batch, "strict_id")?.as_fixed_size_binary();
-            for row in 0..batch.num_rows() {
-                let Ok(id) = Id::try_from(strict.value(row)) else { continue };
-                found
-                    .entry((hosts.value(row).to_owned(), id))
-                    .or_insert_with(|| batch_row(&batch, row, spec, |_| true));
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// The values of a line of prevalence: own names are placeholders in it.
-pub(super) fn line_row(lines: &Lines, line: usize) -> Row {
-    let (batch, row) = lines.lines[line].at;
-    batch_row(&lines.batches[batch], row, &lines.spec, ColumnSpec::is_comparable)
-}
-
-/// A row in the order in which it is shown: identity first, then what is comparable, then the rest; unknown values
-/// are left out.
-fn batch_row(batch: &RecordBatch, row: usize, spec: &TableSpec, wanted: fn(&ColumnSpec) -> bool) -> Row {
-    let rank = |column: &&ColumnSpec| match column.role {
-        Role::Identity => 0,
-        Role::Context => 1,
-        Role::Measure | Role::Volatile => 2,
-    };
-    let mut columns: Vec<&ColumnSpec> = spec.columns.iter().filter(|column| wanted(column)).collect();
-    columns.sort_by_key(rank);
-    let declared = columns.iter().map(|column| column.name.as_str());
-    let schema = batch.schema();
-    let unknown = schema.fields().iter().map(|field| field.name().as_str()).filter(|name| {
-        *name == "extra" || (spec.column(name).is_none() && !OWN_COLUMNS.contains(name) && *name != "hosts")
-    });
-    declared
-        .chain(unknown)
-        .filter_map(|name| Some((name.to_owned(), value(batch.column_by_name(name)?, row)?)))
-        .collect()
-}
-
-fn value(array: &dyn Array, row: usize) -> Option<Value> {
-    if array.is_null(row) {
-        return None;
-    }
-    match array.data_type() {
-        DataType::Utf8 => Some(array.as_string::<i32>().value(row).into()),
-        DataType::Int64 => Some(array.as_primitive::<Int64Type>().value(row).into()),
-        DataType::Float64 => Some(array.as_primitive::<Float64Type>().value(row).into()),
-        _ => None,
-    }
-}
 
 /// What the sentences of one table draw on.
 pub(super) struct Explainer<'a> {
     pub(super) lines: &'a Lines,
-    pub(super) views: &'a [View],
-    pub(super) raw: &'a RawRows,
     /// For the most alike one.
     pub(super) common: &'a CommonLines,
 }
@@ -116,6 +31,8 @@ pub(super) struct Explainer<'a> {
 pub(super) struct CommonLines {
     columns: Vec<String>,
     lines: Vec<(usize, Vec<Option<String>>)>,
+    /// By column and value: which of the lines have it.
+    with: Vec<HashMap<String, Vec<usize>>>,
 }
 
 impl CommonLines {
@@ -126,31 +43,45 @@ impl CommonLines {
         let half = (table.answers.heard.len() / 2).max(1);
         let common = (0..lines.lines.len()).filter(|line| lines.lines[*line].members.len() > half);
         let values = |line: usize| columns.iter().map(|column| lines.value(line, column)).collect();
-        let lines = common.take(MOST_COMPARED).map(|line| (line, values(line))).collect();
-        Self { columns, lines }
+        let lines: Vec<(usize, Vec<Option<String>>)> =
+            common.take(MOST_COMPARED).map(|line| (line, values(line))).collect();
+        let mut with: Vec<HashMap<String, Vec<usize>>> = vec![HashMap::new(); columns.len()];
+        for (number, (_, values)) in lines.iter().enumerate() {
+            for (with, value) in with.iter_mut().zip(values) {
+                value.iter().for_each(|value| with.entry(value.clone()).or_default().push(number));
+            }
+        }
+        Self { columns, lines, with }
     }
 
     /// The line with the most equal values, and of those the one whose other values are spelt most alike; none when
     /// nothing at all is equal.
     fn most_alike(&self, row: &Row) -> Option<usize> {
         let mine: Vec<Option<String>> = self.columns.iter().map(|name| row.get(name).map(text)).collect();
-        let equal = |values: &[Option<String>]| {
-            values.iter().zip(&mine).filter(|(theirs, mine)| theirs == mine && mine.is_some()).count()
-        };
-        let most = self.lines.iter().map(|(_, values)| equal(values)).max().filter(|most| *most > 0)?;
-        let best = self.lines.iter().filter(|(_, values)| equal(values) == most).take(MOST_SPELT);
+        let mut equal = vec![0; self.lines.len()];
+        for (with, value) in self.with.iter().zip(&mine) {
+            let lines = value.as_ref().and_then(|value| with.get(value));
+            lines.into_iter().flatten().for_each(|line| equal[*line] += 1);
+        }
+        let most = equal.iter().copied().max().filter(|most| *most > 0)?;
+        let best = self.lines.iter().zip(&equal).filter(|(_, equal)| **equal == most).take(MOST_SPELT);
         let spelling = |values: &[Option<String>]| {
             values.iter().zip(&mine).map(|(theirs, mine)| likeness(mine, theirs)).sum::<f64>()
         };
-        let rated = best.map(|(line, values)| (spelling(values), *line));
+        let rated = best.map(|((line, values), _)| (spelling(values), *line));
         rated.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1))).map(|(_, line)| line)
     }
 }
 
 impl Explainer<'_> {
     /// The finding that a candidate becomes.
-    pub(super) fn finding(&self, candidate: &Candidate, host: &str, score: f64) -> Finding {
-        let row = self.row(candidate, host);
+    pub(super) fn finding(
+        &self,
+        (candidate, spot): (&Candidate, Option<&Spot>),
+        (host, raw): (&str, Option<Row>),
+        score: f64,
+    ) -> Finding {
+        let row = raw.unwrap_or_else(|| self.subject(&candidate.subject));
         let nearest = self.nearest(candidate, &row);
         let given = self.given(candidate, &row);
         let spec = &self.lines.spec;
@@ -163,7 +94,7 @@ impl Explainer<'_> {
             hosts_answered: candidate.hosts_answered,
             first_seen: None,
             attack: spec.attack.clone(),
-            reason: self.reason(candidate, &row, nearest.as_ref()),
+            reason: self.reason((candidate, spot), &row, nearest.as_ref()),
             nearest,
             given,
             row,
@@ -172,14 +103,9 @@ impl Explainer<'_> {
         }
     }
 
-    fn row(&self, candidate: &Candidate, host: &str) -> Row {
-        let raw = candidate.strict.and_then(|strict| self.raw.get(&(host.to_owned(), strict)));
-        raw.cloned().unwrap_or_else(|| self.subject(&candidate.subject))
-    }
-
     fn subject(&self, subject: &Subject) -> Row {
         match subject {
-            Subject::Line(line) => line_row(self.lines, *line),
+            Subject::Line(line) => self.lines.row(*line),
             Subject::Known(row) => row.as_ref().clone(),
         }
     }
@@ -190,7 +116,7 @@ impl Explainer<'_> {
             None if candidate.kind == FindingKind::Missing => return None,
             None => {
                 let line = self.common.most_alike(row)?;
-                (line_row(self.lines, line), self.lines.lines[line].members.len())
+                (self.lines.row(line), self.lines.lines[line].members.len())
             }
         };
         let differs = self.differs(row, &nearest);
@@ -210,9 +136,14 @@ impl Explainer<'_> {
         if identity.is_empty() { of_role(Role::Context) } else { identity }
     }
 
-    fn reason(&self, candidate: &Candidate, row: &Row, nearest: Option<&Nearest>) -> String {
-        let beside = candidate.place.and_then(|place| {
-            self.beside(place, candidate, row).or_else(|| self.anywhere(place, candidate, row))
+    fn reason(
+        &self,
+        (candidate, spot): (&Candidate, Option<&Spot>),
+        row: &Row,
+        nearest: Option<&Nearest>,
+    ) -> String {
+        let beside = spot.and_then(|spot| {
+            Self::beside(spot, candidate, row).or_else(|| self.anywhere(spot, candidate, row))
         });
         let reason = beside.unwrap_or_else(|| reason(&self.lines.spec, candidate, row, nearest));
         if candidate.says.is_empty() {
@@ -223,61 +154,30 @@ impl Explainer<'_> {
     }
 
     /// `name sshd has path /tmp/sshd on 1 of 60 hosts; 59 others have /usr/sbin/sshd`.
-    fn beside(&self, place: Place, candidate: &Candidate, row: &Row) -> Option<String> {
-        let column = self.views[place.target].column.as_deref()?;
-        let context = self.views[place.context?].column.as_deref()?;
-        let masked = |view: usize| if self.views[view].shows == Shows::Masked { "like " } else { "" };
-        let hosts = match candidate.group {
-            Some(_) => format!("{} of the {} hosts of its peer group", place.hosts, place.of),
-            None => of_hosts(place.hosts, place.of),
-        };
+    fn beside(spot: &Spot, candidate: &Candidate, row: &Row) -> Option<String> {
+        let column = spot.column.as_deref()?;
+        let (context, is_masked) = spot.context.as_ref()?;
+        let like = |is_masked: bool| if is_masked { "like " } else { "" };
         Some(format!(
-            "{context} {}{} has {column} {}{} on {hosts}{}",
-            masked(place.context?),
+            "{context} {}{} has {column} {}{} on {}{}",
+            like(*is_masked),
             quote(row.get(context)?),
-            masked(place.target),
+            like(spot.is_masked),
             quote(row.get(column)?),
-            self.usual(place, candidate).unwrap_or_default(),
+            on_hosts(spot, candidate),
+            usual(spot),
         ))
     }
 
     /// `path /tmp/sshd, name sshd is only on 1 of 60 hosts: no other host has this path`.
-    fn anywhere(&self, place: Place, candidate: &Candidate, row: &Row) -> Option<String> {
-        let view = &self.views[place.target];
-        let column = view.column.clone()?;
+    fn anywhere(&self, spot: &Spot, candidate: &Candidate, row: &Row) -> Option<String> {
+        let column = spot.column.clone()?;
         let named = name_row(&self.lines.spec, row, std::slice::from_ref(&column));
-        let on = match candidate.group {
-            Some(_) => format!("{} of the {} hosts of its peer group", place.hosts, place.of),
-            None => of_hosts(place.hosts, place.of),
-        };
-        let who = if place.hosts == 1 { "no other host has" } else { "hardly any other host has" };
-        let what = match view.shows {
-            Shows::Masked => format!("anything like this {column}"),
-            _ => format!("this {column}"),
-        };
+        let on = on_hosts(spot, candidate);
+        let who = if spot.hosts == 1 { "no other host has" } else { "hardly any other host has" };
+        let what =
+            if spot.is_masked { format!("anything like this {column}") } else { format!("this {column}") };
         Some(format!("{named} is only on {on}: {who} {what}"))
-    }
-
-    /// What the others show in the same place, when most of them show the same.
-    fn usual(&self, place: Place, candidate: &Candidate) -> Option<String> {
-        let Subject::Line(own) = candidate.subject else { return None };
-        let (target, context) = (&self.views[place.target], &self.views[place.context?]);
-        let mut hosts: HashMap<u32, (RoaringBitmap, usize)> = HashMap::new();
-        for (number, line) in self.lines.lines.iter().enumerate() {
-            let is_here = context.codes[number] == context.codes[own];
-            if is_here && target.codes[number] != target.codes[own] && target.codes[number] != UNKNOWN {
-                hosts.entry(target.codes[number]).or_insert_with(|| (RoaringBitmap::new(), number)).0 |=
-                    &line.members;
-            }
-        }
-        let (members, line) =
-            hosts.into_values().max_by_key(|(hosts, line)| (hosts.len(), usize::MAX - line))?;
-        let value = self.lines.value(line, target.column.as_deref()?)?;
-        let others = place.of.saturating_sub(place.hosts);
-        if members.len() * 2 < others {
-            return Some(format!("; the {others} others have other values"));
-        }
-        Some(format!("; {} others have {}", members.len().min(others), quote(&value.into())))
     }
 
     /// For a variant: the value that is unusual beside what the row is otherwise.
@@ -291,6 +191,23 @@ impl Explainer<'_> {
         let context = loose.filter_map(|column| Some((column.name.clone(), row.get(&column.name)?.clone())));
         Some(Given { column: column.clone(), value: row.get(column)?.clone(), context: context.collect() })
     }
+}
+
+fn on_hosts(spot: &Spot, candidate: &Candidate) -> String {
+    match candidate.group {
+        Some(_) => format!("{} of the {} hosts of its peer group", spot.hosts, spot.of),
+        None => of_hosts(spot.hosts, spot.of),
+    }
+}
+
+/// What the others show in the same place, when most of them show the same.
+fn usual(spot: &Spot) -> String {
+    let Some(usual) = &spot.usual else { return String::new() };
+    let others = spot.of.saturating_sub(spot.hosts);
+    if usual.hosts * 2 < others {
+        return format!("; the {others} others have other values");
+    }
+    format!("; {} others have {}", usual.hosts.min(others), quote(&usual.value.as_str().into()))
 }
 
 /// Equal values are alike; different ones a little, by their spelling.

@@ -1,11 +1,10 @@
 //! What explains honest differences: rows that stand on just the hosts of a kernel, an image or a package version came
 //! with it.
 
-use std::collections::HashMap;
-
-use roaring::RoaringBitmap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::lines::Loaded;
+use super::members::Members;
 use super::sets::similar;
 
 /// Tables whose rows explain others, and the columns that name and tell them apart.
@@ -22,47 +21,70 @@ const NEARLY_THE_SAME: f64 = 0.8;
 #[derive(Debug, Default)]
 pub(super) struct Explanations {
     causes: Vec<Cause>,
+    /// Causes on several hosts, by how many.
+    by_size: BTreeMap<u64, Vec<usize>>,
+    /// Causes on a single host, by host.
+    by_host: HashMap<u32, Vec<usize>>,
 }
 
 #[derive(Debug)]
 struct Cause {
     table: String,
-    hosts: RoaringBitmap,
+    hosts: Members,
     name: String,
 }
 
 impl Explanations {
     pub(super) fn new(tables: &[Loaded<'_>]) -> Self {
-        let mut causes = Vec::new();
+        let mut all = Self::default();
         for (name, columns) in EXPLAINING {
             if let Some(table) = tables.iter().find(|table| table.name() == name) {
-                causes.extend(of_table(table, columns));
+                all.causes.extend(of_table(table, columns));
             }
         }
-        Self { causes }
+        for (number, cause) in all.causes.iter().enumerate() {
+            match cause.hosts {
+                Members::One(host) => all.by_host.entry(host).or_default().push(number),
+                Members::Some(_) => all.by_size.entry(cause.hosts.len()).or_default().push(number),
+            }
+        }
+        all
     }
 
     /// What accounts for rows of `table` on these hosts. For a row on a single host, which anybody can have, only a
     /// package on just that host that bears the name of the row's file.
-    pub(super) fn of(&self, table: &str, hosts: &RoaringBitmap, path: Option<&str>) -> Option<&str> {
-        let file = path.and_then(|path| path.rsplit('/').next()).filter(|file| !file.is_empty());
-        let is_cause = |cause: &&Cause| {
-            let is_named = || file.is_some_and(|file| cause.name.split(' ').next() == Some(file));
-            cause.table != table
-                && similar(&cause.hosts, hosts, NEARLY_THE_SAME)
-                && (hosts.len() > 1 || is_named())
+    pub(super) fn of(&self, table: &str, hosts: &Members, path: Option<&str>) -> Option<&str> {
+        let of_others = |number: &usize| self.causes[*number].table != table;
+        let first = match hosts {
+            Members::One(host) => {
+                let file = path.and_then(|path| path.rsplit('/').next()).filter(|file| !file.is_empty())?;
+                let is_named = |number: &usize| self.causes[*number].name.split(' ').next() == Some(file);
+                let causes = self.by_host.get(host)?.iter().copied();
+                causes.filter(of_others).find(is_named)
+            }
+            Members::Some(hosts) => {
+                // Sets that are nearly the same are nearly as large.
+                let size = hosts.len() as f64;
+                let sizes = (size * NEARLY_THE_SAME) as u64..=(size / NEARLY_THE_SAME) as u64 + 1;
+                let is_same = |number: &usize| match &self.causes[*number].hosts {
+                    Members::One(_) => false,
+                    Members::Some(cause) => similar(cause, hosts, NEARLY_THE_SAME),
+                };
+                let causes = self.by_size.range(sizes).flat_map(|(_, causes)| causes).copied();
+                causes.filter(of_others).filter(is_same).min()
+            }
         };
-        self.causes.iter().find(is_cause).map(|cause| cause.name.as_str())
+        first.map(|number| self.causes[number].name.as_str())
     }
 }
 
 /// The versions of one table that some hosts have and others have not.
 fn of_table(table: &Loaded<'_>, columns: [&str; 2]) -> Vec<Cause> {
-    let mut hosts: HashMap<String, RoaringBitmap> = HashMap::new();
+    let mut hosts: HashMap<String, Members> = HashMap::new();
     for (number, line) in table.lines.lines.iter().enumerate() {
-        let values = columns.iter().filter_map(|column| table.lines.value(number, column));
+        let values = columns.iter().filter_map(|column| table.lines.text(number, column));
         let name = values.collect::<Vec<_>>().join(" ");
-        *hosts.entry(name).or_default() |= &line.members;
+        hosts.entry(name).or_default().add(&line.members);
     }
     let all = table.answers.heard.len();
     let mut causes: Vec<Cause> = hosts
@@ -87,7 +109,7 @@ mod tests {
         fleet.row("deb_packages", "name=bash|version=5.2", 0..40);
         fleet.row("deb_packages", "name=strace|version=6.1", [20, 21]);
         let loaded = fleet.loaded();
-        let hosts: RoaringBitmap = hosts.into_iter().collect();
+        let hosts: Members = hosts.into_iter().collect();
         assert_eq!(Explanations::new(&loaded).of(table, &hosts, None), expected, "{table} {hosts:?}");
     }
 

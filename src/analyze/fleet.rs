@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Int64Type, UInt32Type};
 use datafusion::scalar::ScalarValue;
 use roaring::RoaringBitmap;
@@ -178,15 +178,4 @@ pub(super) fn column<'a>(
     name: &str,
 ) -> Result<&'a datafusion::arrow::array::ArrayRef> {
     batch.column_by_name(name).ok_or_else(|| Error::internal(format!("step has no column `{name}`")))
-}
-
-/// The cell as text; `None` when it is null.
-pub(super) fn cell(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
-    let array = batch.column_by_name(name).filter(|array| array.is_valid(row))?;
-    if let Some(texts) = array.as_string_opt::<i32>() {
-        return Some(texts.value(row).to_owned());
-    }
-    let one =
-        datafusion::arrow::compute::cast(&array.slice(row, 1), &datafusion::arrow::datatypes::DataType::Utf8);
-    one.ok()?.as_string_opt::<i32>().map(|text| text.value(0).to_owned())
 }

@@ -5,12 +5,11 @@
 
 use std::collections::HashMap;
 
-use roaring::RoaringBitmap;
-
 use super::candidate::{Candidate, Method, Place, Subject};
 use super::channels::{self, Odd};
 use super::explained::Explanations;
-use super::lines::{Group, Id, Lines, Loaded};
+use super::lines::{Id, Lines, Loaded};
+use super::members::Members;
 use super::peers::PeerGroups;
 use super::priors::LinePrior;
 use super::views::{self, Shows, View};
@@ -27,18 +26,18 @@ pub(super) fn candidates(
     (groups, explanations): (&PeerGroups, &Explanations),
     priors: &HashMap<usize, LinePrior>,
 ) -> Vec<Candidate> {
-    let things = Things::new(&table.lines);
     let mut odd = channels::odd_rows(table, views, groups);
     odd.extend(channels::speaking(table, views, &odd, |line| {
         priors.get(&line).is_some_and(|prior| prior.bits > 0.0)
     }));
+    let things = Things::of(&table.lines, &odd);
     let mut found: Vec<Candidate> = odd.iter().map(|odd| things.candidate(table, views, odd)).collect();
     let alike = views::masked_rows(table, views);
     for (candidate, odd) in found.iter_mut().zip(&odd) {
-        candidate.alike = Some(alike[odd.here.line]);
+        candidate.alike = Some(alike(odd.here.line));
         candidate.bits -= SHARED * (candidate.place.map_or(1, |place| place.hosts) as f64).log2();
-        let path = table.lines.value(odd.here.line, "path");
-        if explanations.of(table.name(), things.hosts(candidate), path.as_deref()).is_some() {
+        let path = table.lines.text(odd.here.line, "path");
+        if explanations.of(table.name(), things.hosts(candidate), path).is_some() {
             candidate.bits *= EXPLAINED;
         }
         candidate.bits = candidate.bits.max(0.0);
@@ -56,33 +55,33 @@ fn is_rare(hosts: u64, of: u64) -> bool {
     hosts <= ((of as f64 * RARE) as u64).max(1)
 }
 
-/// The rows of a table by their ids.
+/// The things of a table of which a row is odd.
 struct Things<'a> {
     lines: &'a Lines,
+    /// By loose id.
     loose: HashMap<Id, Thing>,
-    strict: HashMap<Id, RoaringBitmap>,
+    /// By strict id, the hosts that have this content.
+    strict: HashMap<Id, Members>,
 }
 
 /// The rows of one loose id.
 struct Thing {
-    members: RoaringBitmap,
-    /// The line whose content most hosts have.
-    usual: usize,
+    members: Members,
+    /// The line whose content most hosts have, and how many have it.
+    usual: (usize, u64),
 }
 
 impl<'a> Things<'a> {
-    fn new(lines: &'a Lines) -> Self {
-        let mut strict: HashMap<Id, RoaringBitmap> = HashMap::new();
-        for line in &lines.lines {
-            *strict.entry(line.strict).or_default() |= &line.members;
+    fn of(lines: &'a Lines, odd: &[Odd]) -> Self {
+        let mut things = Self { lines, loose: HashMap::new(), strict: HashMap::new() };
+        for odd in odd {
+            let line = &lines.lines[odd.here.line];
+            if !things.loose.contains_key(&line.loose) {
+                things.loose.insert(line.loose, Thing::of(lines, odd.here.line));
+            }
+            things.strict.entry(line.strict).or_insert_with(|| lines.content_of(odd.here.line).members);
         }
-        let thing = |group: Group| {
-            let hosts = |line: &usize| strict[&lines.lines[*line].strict].len();
-            let usual = group.lines.iter().copied().max_by_key(hosts).unwrap_or_default();
-            (group.id, Thing { members: group.members, usual })
-        };
-        let loose = lines.loose().into_iter().map(thing).collect();
-        Self { lines, loose, strict }
+        things
     }
 
     fn candidate(&self, table: &Loaded<'_>, views: &[View], odd: &Odd) -> Candidate {
@@ -121,7 +120,7 @@ impl<'a> Things<'a> {
     }
 
     /// The hosts that have what the candidate is about.
-    fn hosts(&self, candidate: &Candidate) -> &RoaringBitmap {
+    fn hosts(&self, candidate: &Candidate) -> &Members {
         match candidate.kind {
             FindingKind::New => &self.loose[&candidate.id].members,
             _ => &self.strict[&candidate.id],
@@ -130,8 +129,7 @@ impl<'a> Things<'a> {
 
     /// The most common row of a thing, when its content is another one.
     fn usual_content(&self, thing: &Thing, strict: Id) -> Option<(usize, u64)> {
-        let usual = self.lines.lines[thing.usual].strict;
-        (usual != strict).then(|| (thing.usual, self.strict[&usual].len()))
+        Some(thing.usual).filter(|(usual, _)| self.lines.lines[*usual].strict != strict)
     }
 
     /// The columns that make the row stand out.
@@ -148,7 +146,17 @@ impl<'a> Things<'a> {
 
     fn differing(&self, line: usize, other: usize) -> Vec<String> {
         let strict = self.lines.spec.identity(Strength::Strict).map(|column| column.name.clone());
-        strict.filter(|name| self.lines.value(line, name) != self.lines.value(other, name)).collect()
+        strict.filter(|name| self.lines.text(line, name) != self.lines.text(other, name)).collect()
+    }
+}
+
+impl Thing {
+    /// The thing that a line is of.
+    fn of(lines: &Lines, line: usize) -> Self {
+        let thing = lines.thing_of(line);
+        let contents = lines.strict(&thing).map(|content| (content.lines.last(), content.members.len()));
+        let usual = contents.max_by_key(|(_, hosts)| *hosts).unwrap_or((line, 0));
+        Self { usual, members: thing.members }
     }
 }
 
@@ -160,7 +168,7 @@ mod tests {
     fn found(fleet: &Fleet, table: &str) -> Vec<Candidate> {
         let loaded = fleet.loaded();
         let table = loaded.iter().find(|loaded| loaded.name() == table).unwrap();
-        let views = views::views(table).unwrap();
+        let views = views::views(table);
         let mut found =
             candidates(table, &views, (&PeerGroups::default(), &Explanations::new(&loaded)), &HashMap::new());
         found.retain(|candidate| candidate.bits > 0.1);

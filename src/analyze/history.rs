@@ -12,7 +12,8 @@ use futures::{StreamExt, stream};
 use roaring::RoaringBitmap;
 
 use super::fleet::{FleetState, column};
-use super::lines::{Loaded, bitmap, id};
+use super::lines::{Loaded, Source, read_lines};
+use super::members::Members;
 use super::past::{Merge, PastTable, Slice};
 use super::span::Span;
 use crate::error::{Error, Result};
@@ -20,8 +21,10 @@ use crate::identity::ENCODING_VERSION;
 use crate::model::{HistoryRef, Status};
 use crate::store::{FileEntry, FileKind, Manifest, Store};
 
-/// Earlier snapshots of which a file is read at once. Each is held whole while it is read.
+/// Earlier snapshots of which a file is read at once.
 const CONCURRENT_SNAPSHOTS: usize = 8;
+/// Lines of them that are held while they are read, of 50 bytes each; those of one snapshot at least.
+const LINES_AT_ONCE: u64 = 1 << 20;
 
 /// The snapshots of a span, and what to say of those left out.
 #[derive(Debug, Default)]
@@ -120,7 +123,7 @@ impl History {
         }
         let mut past = BTreeMap::new();
         for table in tables {
-            let merged = merge(store, table, (&snapshots, state.hosts.len() as u32), &mut warnings).await?;
+            let merged = merge(store, table, (&snapshots, state.hosts.len() as u32), &mut warnings).await;
             past.insert(table.name().to_owned(), merged);
         }
         let times = snapshots.iter().map(|snapshot| snapshot.manifest.started).collect();
@@ -143,11 +146,12 @@ async fn merge(
     table: &Loaded<'_>,
     (snapshots, hosts): (&[Snapshot<'_>], u32),
     warnings: &mut Vec<String>,
-) -> Result<PastTable> {
+) -> PastTable {
     let mut merge = Merge::new(&table.lines, hosts);
     let slices = snapshots.iter().map(|snapshot| snapshot.slice(store, table.name()));
-    let mut slices =
-        stream::iter(slices).buffered(CONCURRENT_SNAPSHOTS).zip(stream::iter((0..).zip(snapshots)));
+    let mut slices = stream::iter(slices)
+        .buffered(at_once(snapshots, table.name()))
+        .zip(stream::iter((0..).zip(snapshots)));
     while let Some((slice, (index, snapshot))) = slices.next().await {
         match slice {
             Ok(Some(slice)) => merge.add(index, &slice),
@@ -160,7 +164,8 @@ async fn merge(
         }
     }
     let answers = table.answers;
-    let past = merge.finish(&Slice::of(&table.lines, (&answers.heard, &answers.answered)));
+    let today = Slice::new(table.lines.lines.clone(), (&answers.heard, &answers.answered));
+    let past = merge.finish(&today);
     let (loose, strict) = (&past.loose_usual, &past.strict_usual);
     tracing::info!(
         table = table.name(),
@@ -170,7 +175,15 @@ async fn merge(
         usual_new_contents = strict.per_snapshot,
         "merged the past"
     );
-    Ok(past)
+    past
+}
+
+/// From how many snapshots the lines of a table are read at the same time: from many when they are few.
+fn at_once(snapshots: &[Snapshot<'_>], table: &str) -> usize {
+    let lines =
+        |snapshot: &Snapshot<'_>| files_of(snapshot.manifest, table).map(|file| file.rows).sum::<u64>();
+    let most = snapshots.iter().map(lines).max().unwrap_or_default().max(1);
+    usize::try_from(LINES_AT_ONCE / most).unwrap_or(usize::MAX).clamp(1, CONCURRENT_SNAPSHOTS)
 }
 
 /// Numbers for host names: the ordinals of the analysed snapshot, then what else comes along.
@@ -207,8 +220,8 @@ impl<'a> Unnumbered<'a> {
     async fn read(store: &Store, manifest: &'a Manifest) -> (&'a Manifest, Result<Self>) {
         let coverage = ["host", "table_name", "status", "rows"];
         let both = futures::try_join!(
-            read(store, manifest, (FileKind::Hosts, None), &["ordinal", "host"]),
-            read(store, manifest, (FileKind::Coverage, None), &coverage),
+            read(store, manifest, FileKind::Hosts, &["ordinal", "host"]),
+            read(store, manifest, FileKind::Coverage, &coverage),
         );
         (manifest, both.map(|(hosts, coverage)| Self { manifest, hosts, coverage }))
     }
@@ -233,14 +246,14 @@ impl<'a> Unnumbered<'a> {
     }
 }
 
-/// Columns of all files of a kind, and for prevalence of a table.
+/// Columns of all files of a kind that are of no table.
 async fn read(
     store: &Store,
     manifest: &Manifest,
-    (kind, table): (FileKind, Option<&str>),
+    kind: FileKind,
     columns: &[&str],
 ) -> Result<Vec<RecordBatch>> {
-    let is_wanted = |file: &&FileEntry| file.kind == kind && file.table.as_deref() == table;
+    let is_wanted = |file: &&FileEntry| file.kind == kind && file.table.is_none();
     let mut batches = Vec::new();
     for file in manifest.files.iter().filter(is_wanted) {
         batches.extend(store.read_columns(file, columns).await?);
@@ -275,25 +288,31 @@ impl Snapshot<'_> {
         let Some((heard, answered)) = self.answers.get(table).filter(|(heard, _)| !heard.is_empty()) else {
             return Ok(None);
         };
-        let mut slice = Slice { heard: heard.clone(), answered: answered.clone(), ..Slice::default() };
-        let columns = ["loose_id", "strict_id", "members"];
-        for batch in read(store, self.manifest, (FileKind::Prevalence, Some(table)), &columns).await? {
-            let loose = column(&batch, "loose_id")?.as_fixed_size_binary();
-            let strict = column(&batch, "strict_id")?.as_fixed_size_binary();
-            let members = column(&batch, "members")?.as_binary::<i32>();
-            for row in 0..batch.num_rows() {
-                let members = self.renumbered(&bitmap(members.value(row))?)?;
-                slice.add(id(loose.value(row))?, id(strict.value(row))?, &members);
-            }
+        let mut lines = Vec::new();
+        for file in files_of(self.manifest, table) {
+            read_lines(&Source::File(store.column_file(file).await?), &mut lines)?;
         }
-        Ok(Some(slice))
+        for line in &mut lines {
+            line.members = self.renumbered(&line.members)?;
+        }
+        Ok(Some(Slice::new(lines, (heard, answered))))
     }
 
-    fn renumbered(&self, ordinals: &RoaringBitmap) -> Result<RoaringBitmap> {
+    fn renumbered(&self, ordinals: &Members) -> Result<Members> {
         let number = |ordinal: u32| self.numbers.get(ordinal as usize).copied();
-        let found: Option<RoaringBitmap> = ordinals.iter().map(number).collect();
+        let found: Option<Members> = match ordinals {
+            Members::One(ordinal) => number(*ordinal).map(Members::One),
+            Members::Some(ordinals) => ordinals.iter().map(number).collect(),
+        };
         found.ok_or_else(|| Error::data("its prevalence names hosts that it does not have"))
     }
+}
+
+/// The prevalence of a table.
+fn files_of<'a>(manifest: &'a Manifest, table: &str) -> impl Iterator<Item = &'a FileEntry> {
+    let is_wanted =
+        move |file: &&FileEntry| file.kind == FileKind::Prevalence && file.table.as_deref() == Some(table);
+    manifest.files.iter().filter(is_wanted)
 }
 
 /// What a reader must know about the past before trusting what it says.

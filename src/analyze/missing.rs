@@ -41,12 +41,13 @@ struct Peers<'a> {
 /// What each host lacks in one table.
 pub(super) fn candidates(table: &Loaded<'_>, groups: &PeerGroups) -> Vec<Candidate> {
     let lines = &table.lines;
-    let all: Vec<usize> = (0..lines.lines.len()).collect();
+    // What nearly all of the fewest peers that say anything have, several have.
+    let is_on_several = |thing: &Group| thing.members.len() > 1;
     let mut best: HashMap<(u32, Id), Candidate> = HashMap::new();
     for peers in peers(lines, table.answers) {
         let things = match peers.without.is_empty() {
-            true => lines.loose(),
-            false => lines.grouped_without(&all, Strength::Loose, &peers.without),
+            true => lines.loose().filter(is_on_several).collect(),
+            false => lines.grouped_without(Strength::Loose, &peers.without),
         };
         keep_best(&mut best, lacks(lines, &things, (&peers, EXPECTED)));
         for of_group in in_groups(&peers, groups) {
@@ -88,8 +89,13 @@ fn lacks(lines: &Lines, things: &[Group], (peers, expected): (&Peers<'_>, f64)) 
     }
     let mut found: Vec<Candidate> = Vec::new();
     for thing in things {
+        let least = peers.count as f64 * expected;
+        // The hosts of most things are too few, whoever is compared.
+        if (thing.members.len() as f64) < least {
+            continue;
+        }
         let have = &thing.members & &peers.compared;
-        if (have.len() as f64) < peers.count as f64 * expected {
+        if (have.len() as f64) < least {
             continue;
         }
         let line = lines.most_common(thing);

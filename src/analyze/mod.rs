@@ -7,6 +7,7 @@ mod baseline;
 mod campaigns;
 mod candidate;
 mod cause;
+mod cells;
 mod channels;
 mod contexts;
 mod explain;
@@ -14,7 +15,9 @@ mod explained;
 mod fleet;
 mod frequency;
 mod history;
+mod known;
 mod lines;
+mod members;
 mod missing;
 mod newcomers;
 mod novelty;
@@ -24,9 +27,12 @@ mod peers;
 mod places;
 mod priors;
 mod rank;
+mod raw;
 mod score;
 mod sets;
+mod side_by_side;
 mod span;
+mod spot;
 mod suppress;
 mod table_history;
 #[cfg(test)]
@@ -36,23 +42,26 @@ mod tests;
 mod views;
 
 use std::collections::{BTreeSet, HashMap};
-use std::num::NonZero;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use self::baseline::Known;
+use futures::{StreamExt, TryStreamExt, stream};
+
 pub use self::baseline::{BaselineRequest, create_baseline};
-use self::candidate::Candidate;
 pub use self::candidate::Method;
-use self::explain::{CommonLines, Explainer, raw_rows};
+use self::candidate::{Candidate, Subject};
+use self::explain::{CommonLines, Explainer};
 use self::explained::Explanations;
 use self::fleet::FleetState;
 use self::history::History;
 pub use self::history::{Earlier, earlier};
-use self::lines::{Id, Lines, Loaded};
+use self::known::Known;
+use self::lines::{Lines, Loaded};
 use self::newcomers::Newcomers;
 use self::peers::PeerGroups;
 use self::priors::{LinePrior, Priors};
+use self::raw::{RawRows, raw_rows};
+use self::side_by_side::side_by_side;
 pub use self::span::Span;
+use self::spot::{Spot, Spots};
 pub use self::suppress::{NewSuppression, Suppressions, identifying_columns, is_too_wide, parse_date};
 use self::table_history::TableHistory;
 use self::views::View;
@@ -60,7 +69,12 @@ use crate::catalog::Catalog;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::model::{Analysis, BaselineRef, Finding, SCHEMA_VERSION};
-use crate::store::{Baseline, FileEntry, FileKind, Manifest, Store};
+use crate::store::{Baseline, Manifest, RowsRead, Store, WantedRows};
+
+/// What a request asks for when nothing else is said.
+const MEMORY_LIMIT_BYTES: usize = 384 << 20;
+/// Tables of which files are read at the same time.
+const TABLES_AT_ONCE: usize = 2;
 
 /// What to analyse, and how.
 #[derive(Debug, Clone)]
@@ -79,6 +93,8 @@ pub struct AnalyzeRequest {
     pub suppress: Suppressions,
     /// Make prevalence of the snapshot again from its rows, instead of reading it.
     pub from_rows: bool,
+    /// What judging several tables at the same time may hold together, in bytes; one table is always judged.
+    pub memory_limit_bytes: usize,
 }
 
 impl Default for AnalyzeRequest {
@@ -92,6 +108,7 @@ impl Default for AnalyzeRequest {
             priors: true,
             suppress: Suppressions::default(),
             from_rows: false,
+            memory_limit_bytes: MEMORY_LIMIT_BYTES,
         }
     }
 }
@@ -116,11 +133,11 @@ pub async fn analyze(
 ) -> Result<Analysis> {
     let state = FleetState::load(engine, catalog, manifest.snapshot).await?;
     let known = match &request.baseline {
-        Some(baseline) => baseline::load(store, baseline).await?,
-        None => Known::new(),
+        Some(baseline) => Known::load(store, baseline).await?,
+        None => Known::default(),
     };
     let tables = chosen_tables(&state, request)?;
-    let loaded = load((engine, catalog), manifest, &state, (&tables, request.from_rows)).await?;
+    let loaded = load((engine, store, catalog), manifest, &state, (&tables, request.from_rows)).await?;
     let (history, methods) = past(store, manifest, (&state, &loaded), request).await?;
     let mut scored: Vec<Scored> = Vec::new();
     let mut groups = PeerGroups::default();
@@ -139,38 +156,18 @@ pub async fn analyze(
     let by_frequency = request.methods.contains(&Method::Frequency);
     let explanations = if by_frequency { Explanations::new(&loaded) } else { Explanations::default() };
     let mut common = rank::CommonRows::new(state.hosts.len());
-    let against = (&known, &groups, &explanations);
-    let found = side_by_side(&loaded, |table| {
-        // Only the method `frequency` looks at them, and they take most of the time.
-        let views = if by_frequency { views::views(table)? } else { Vec::new() };
-        let priors = if request.priors { Priors::new(&table.lines.spec)? } else { Priors::none() };
-        let priors = priors.of_table(table)?;
-        let candidates = candidates((table, &views, &priors), request, against);
-        Ok((views, priors, candidates))
-    })?;
-    let with_findings: BTreeSet<&str> = loaded
-        .iter()
-        .zip(&found)
-        .filter(|(_, (.., candidates))| !candidates.is_empty())
-        .map(|(table, _)| table.name())
-        .collect();
-    let is_wanted = |file: &&FileEntry| {
-        file.kind == FileKind::Rows
-            && file.table.as_deref().is_some_and(|table| with_findings.contains(table))
+    loaded.iter().for_each(|table| common.count(&table.lines, table.answers));
+    let bench = Bench {
+        request,
+        known: &known,
+        groups: &groups,
+        explanations: &explanations,
+        newcomers: newcomers.as_ref(),
+        campaigns: &campaigns,
     };
-    engine.fetch(manifest.files.iter().filter(is_wanted)).await;
-    for (number, (table, (views, priors, mut candidates))) in loaded.iter().zip(found).enumerate() {
-        let started = std::time::Instant::now();
-        common.count(&table.lines, table.answers);
-        let mut past = newcomers.as_ref().and_then(|newcomers| newcomers.table(table));
-        candidates.extend(past.as_mut().map(TableHistory::candidates).unwrap_or_default());
-        let count = candidates.len();
-        let extra = campaigns.candidates(number, table);
-        let judged = Judged { table, views: &views, state: &state, past: past.as_ref(), priors: &priors };
-        scored.extend(findings(engine, manifest, &judged, (candidates, extra)).await?);
-        let (seconds, lines) = (started.elapsed().as_secs_f64(), table.lines.lines.len());
-        tracing::info!(table = table.name(), lines, candidates = count, seconds, "analysed table");
-    }
+    let limit = request.memory_limit_bytes;
+    let judged = side_by_side((&loaded, limit), |number, table| bench.judge(number, table))?;
+    scored.extend(findings((store, manifest), &loaded, judged, &state).await?);
     campaigns.tell(&mut scored, &loaded, &state);
     let heard = state.heard().len();
     let compared = !known.is_empty()
@@ -261,116 +258,152 @@ fn chosen_tables(state: &FleetState, request: &AnalyzeRequest) -> Result<BTreeSe
 
 /// Reads the prevalence of the chosen tables, or makes it again of their rows.
 async fn load<'a>(
-    (engine, catalog): (&Engine, &Catalog),
+    (engine, store, catalog): (&Engine, &Store, &Catalog),
     manifest: &Manifest,
     state: &'a FleetState,
     (tables, from_rows): (&BTreeSet<String>, bool),
 ) -> Result<Vec<Loaded<'a>>> {
-    let is_wanted = |file: &&FileEntry| {
-        file.kind == FileKind::Prevalence && file.table.as_ref().is_some_and(|table| tables.contains(table))
-    };
-    if !from_rows {
-        engine.fetch(manifest.files.iter().filter(is_wanted)).await;
-    }
-    let mut loaded = Vec::with_capacity(tables.len());
-    for table in tables {
+    let started = std::time::Instant::now();
+    let reads = tables.iter().map(|table| {
         let spec = catalog.table_or_undeclared(table).into_owned();
-        let lines = match from_rows {
-            true => Lines::load_of_rows(engine, manifest, spec).await?,
-            false => Lines::load(engine, manifest, spec).await?,
-        };
-        loaded.push(Loaded { lines, answers: &state.tables[table] });
-    }
-    Ok(loaded)
-}
-
-/// What `judge` makes of each table, on all processors; the largest tables first.
-fn side_by_side<'a, T: Send>(
-    tables: &'a [Loaded<'a>],
-    judge: impl Fn(&'a Loaded<'a>) -> Result<T> + Sync,
-) -> Result<Vec<T>> {
-    let mut order: Vec<usize> = (0..tables.len()).collect();
-    order.sort_by_key(|number| std::cmp::Reverse(tables[*number].lines.lines.len()));
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some(number) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            done.push((*number, judge(&tables[*number])));
+        async move {
+            match from_rows {
+                true => Lines::load_of_rows(engine, manifest, spec).await,
+                false => Lines::load(store, manifest, spec).await,
+            }
         }
-        done
-    };
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(tables.len());
-    let mut done: Vec<(usize, Result<T>)> = std::thread::scope(|scope| {
-        let started: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        started.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
     });
-    done.sort_by_key(|(number, _)| *number);
-    if done.len() != tables.len() {
-        return Err(Error::internal("a table could not be judged"));
-    }
-    done.into_iter().map(|(_, result)| result).collect()
+    let read: Vec<Lines> =
+        stream::iter(reads.collect::<Vec<_>>()).buffered(TABLES_AT_ONCE).try_collect().await?;
+    let lines: usize = read.iter().map(|table| table.lines.len()).sum();
+    tracing::info!(lines, seconds = started.elapsed().as_secs_f64(), "read prevalence");
+    let answers = tables.iter().map(|table| &state.tables[table]);
+    Ok(read.into_iter().zip(answers).map(|(lines, answers)| Loaded { lines, answers }).collect())
 }
 
-fn candidates(
-    (table, views, priors): (&Loaded<'_>, &[View], &HashMap<usize, LinePrior>),
-    request: &AnalyzeRequest,
-    (known, groups, explanations): (&Known, &PeerGroups, &Explanations),
-) -> Vec<Candidate> {
-    let mut found = Vec::new();
-    if request.methods.contains(&Method::Frequency) {
-        found.extend(frequency::candidates(table, views, (groups, explanations), priors));
-    }
-    if request.methods.contains(&Method::Missing) {
-        found.extend(missing::candidates(table, groups));
-    }
-    if request.methods.contains(&Method::Baseline)
-        && let Some(known) = known.get(table.name())
-    {
-        found.extend(baseline::candidates(&table.lines, table.answers, known));
-    }
-    found
+/// What the tables of a snapshot are judged by.
+struct Bench<'a> {
+    request: &'a AnalyzeRequest,
+    known: &'a Known,
+    groups: &'a PeerGroups,
+    explanations: &'a Explanations,
+    newcomers: Option<&'a Newcomers<'a>>,
+    campaigns: &'a campaigns::Campaigns,
 }
 
-/// One table and what its candidates are told by.
+/// What is worth showing of one table.
 struct Judged<'a> {
-    table: &'a Loaded<'a>,
-    views: &'a [View],
-    state: &'a FleetState,
-    past: Option<&'a TableHistory<'a>>,
-    priors: &'a HashMap<usize, LinePrior>,
+    kept: Vec<(Candidate, Option<Spot>, f64)>,
+    past: Option<TableHistory<'a>>,
 }
 
-/// Scores the candidates of one table and explains those that matter; `scored` ones come with their score.
+impl<'a> Bench<'a> {
+    /// Finds, scores and sifts the candidates of one table; `number` is its place among the loaded ones.
+    fn judge(&self, number: usize, table: &'a Loaded<'a>) -> Result<Judged<'a>> {
+        let started = std::time::Instant::now();
+        let methods = &self.request.methods;
+        let lines = &table.lines;
+        // Only the method `frequency` looks at them, and they take most of the time.
+        let views = if methods.contains(&Method::Frequency) { views::views(table) } else { Vec::new() };
+        let priors = if self.request.priors { Priors::new(&lines.spec)? } else { Priors::none() };
+        let priors = priors.of_table(table);
+        let mut candidates = self.by_comparison((table, &views, &priors));
+        let mut scores = score::scores(&candidates, lines.spec.weight)?;
+        let mut add = |(candidate, score): (Candidate, f64)| {
+            candidates.push(candidate);
+            scores.push(score);
+        };
+        if methods.contains(&Method::Baseline) {
+            let speaks = |line| priors.get(&line).is_some_and(|prior| prior.bits > 0.0);
+            self.known.candidates(table, speaks)?.into_iter().for_each(&mut add);
+        }
+        let mut past = self.newcomers.and_then(|newcomers| newcomers.table(table));
+        let arrived = past.as_mut().map(TableHistory::candidates).unwrap_or_default();
+        arrived.into_iter().for_each(|candidate| add((candidate, 0.0)));
+        self.campaigns.candidates(number, table).into_iter().for_each(&mut add);
+        let count = candidates.len();
+        if let Some(past) = &past {
+            past.adjust(&candidates, &mut scores);
+        }
+        priors::weigh(&priors, &mut candidates, &mut scores);
+        let mut spots = Spots::new(lines, &views);
+        let kept = rank::worth_showing(candidates, scores).into_iter();
+        let kept: Vec<_> = kept
+            .map(|(candidate, score)| (spots.of(&candidate), candidate, score))
+            .map(|(spot, candidate, score)| (candidate, spot, score))
+            .collect();
+        let (seconds, lines, shown) = (started.elapsed().as_secs_f64(), lines.lines.len(), kept.len());
+        tracing::info!(table = table.name(), lines, candidates = count, shown, seconds, "analysed table");
+        Ok(Judged { kept, past })
+    }
+
+    fn by_comparison(
+        &self,
+        (table, views, priors): (&Loaded<'_>, &[View], &HashMap<usize, LinePrior>),
+    ) -> Vec<Candidate> {
+        let mut found = Vec::new();
+        if self.request.methods.contains(&Method::Frequency) {
+            found.extend(frequency::candidates(table, views, (self.groups, self.explanations), priors));
+        }
+        if self.request.methods.contains(&Method::Missing) {
+            found.extend(missing::candidates(table, self.groups));
+        }
+        found
+    }
+}
+
+/// Reads the rows that are shown and explains them, a few tables at a time.
 async fn findings(
-    engine: &Engine,
-    manifest: &Manifest,
-    judged: &Judged<'_>,
-    (mut candidates, scored): (Vec<Candidate>, Vec<(Candidate, f64)>),
+    (store, manifest): (&Store, &Manifest),
+    tables: &[Loaded<'_>],
+    judged: Vec<Judged<'_>>,
+    state: &FleetState,
 ) -> Result<Vec<Scored>> {
-    let Judged { table, views, state, past, priors } = judged;
-    let lines = &table.lines;
-    let mut scores = score::scores(&candidates, lines.spec.weight)?;
-    for (candidate, score) in scored {
-        candidates.push(candidate);
-        scores.push(score);
+    let reads = tables.iter().zip(judged).map(|(table, judged)| async move {
+        let wanted = wanted(table, &judged, state);
+        let (raw, read) = raw_rows((store, manifest), &table.lines.spec, wanted).await?;
+        Ok::<_, Error>((explained(table, (judged, raw), state), read))
+    });
+    let mut reads = stream::iter(reads.collect::<Vec<_>>()).buffered(TABLES_AT_ONCE);
+    let (mut scored, mut all) = (Vec::new(), RowsRead::default());
+    while let Some(read) = reads.next().await {
+        let (found, read) = read?;
+        all += read;
+        scored.extend(found);
     }
-    if let Some(past) = past {
-        past.adjust(&candidates, &mut scores);
+    tracing::info!("rows shown: {all}");
+    Ok(scored)
+}
+
+/// The rows that are shown of one table.
+fn wanted(table: &Loaded<'_>, judged: &Judged<'_>, state: &FleetState) -> WantedRows {
+    let mut wanted = WantedRows::default();
+    for (candidate, ..) in &judged.kept {
+        if let (Some(strict), Subject::Line(line)) = (candidate.strict, &candidate.subject) {
+            let host = &state.hosts[candidate.host as usize];
+            wanted.add(host, table.lines.lines[*line].loose, strict);
+        }
     }
-    priors::weigh(priors, &mut candidates, &mut scores);
-    let kept = rank::worth_showing(candidates, scores);
-    let mut ids: Vec<Id> = kept.iter().filter_map(|(candidate, _)| candidate.strict).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let raw = raw_rows(engine, manifest.snapshot, &lines.spec, &ids).await?;
+    wanted
+}
+
+/// Explains what is shown of one table.
+fn explained(
+    table: &Loaded<'_>,
+    (judged, mut raw): (Judged<'_>, RawRows),
+    state: &FleetState,
+) -> Vec<Scored> {
     let common = CommonLines::new(table);
-    let explainer = Explainer { lines, views, raw: &raw, common: &common };
-    let explained = |(candidate, score): (Candidate, f64)| {
-        let mut finding = explainer.finding(&candidate, &state.hosts[candidate.host as usize], score);
-        if let Some(past) = past {
+    let explainer = Explainer { lines: &table.lines, common: &common };
+    let explained = |(candidate, spot, score): (Candidate, Option<Spot>, f64)| {
+        let host = &state.hosts[candidate.host as usize];
+        // Each row is shown once.
+        let row = candidate.strict.and_then(|strict| raw.remove(&(host.clone(), strict)));
+        let mut finding = explainer.finding((&candidate, spot.as_ref()), (host, row), score);
+        if let Some(past) = &judged.past {
             past.tell(&candidate, &mut finding);
         }
         Scored { host: candidate.host, telling: cause::telling_values(&candidate, &finding), finding }
     };
-    Ok(kept.into_iter().map(explained).collect())
+    judged.kept.into_iter().map(explained).collect()
 }

@@ -10,10 +10,11 @@ use chrono::{DateTime, Utc};
 use roaring::RoaringBitmap;
 
 use super::candidate::Method;
-use super::explain::{line_row, name_row};
+use super::explain::name_row;
 use super::fleet::FleetState;
 use super::history::History;
 use super::lines::{Group, Loaded};
+use super::members::Members;
 use super::past::PastTable;
 use super::sets::similar;
 use super::table_history::TableHistory;
@@ -44,37 +45,32 @@ pub(super) struct Arrival {
     pub(super) instead: Option<(usize, u64)>,
     /// Of a content: how many the thing had before.
     pub(super) contents: u32,
-    pub(super) have: RoaringBitmap,
+    pub(super) have: Members,
     /// Of those, hosts with a past.
-    pub(super) with_past: RoaringBitmap,
+    pub(super) with_past: Members,
 }
 
 /// Everything that arrived in one table.
-pub(super) fn arrivals(table: &Loaded<'_>, past: &PastTable) -> Vec<Arrival> {
-    let mut found = Vec::new();
+pub(super) fn arrivals<'a>(table: &'a Loaded<'_>, past: &'a PastTable) -> impl Iterator<Item = Arrival> {
     let lines = &table.lines;
-    let mut arrived = |kind, group: &Group, instead, contents| {
+    let arrived = |kind, group: Group, instead, contents| {
         let have = &group.members & &table.answers.heard;
         let with_past = &have & &past.heard;
-        if !with_past.is_empty() {
-            found.push(Arrival { kind, group: group.clone(), instead, contents, have, with_past });
-        }
+        (!with_past.is_empty()).then(|| Arrival { kind, group, instead, contents, have, with_past })
     };
-    for group in lines.loose() {
+    let of_group = move |group: Group| -> Vec<Arrival> {
         let thing = past.loose.get(&group.id).filter(|seen| seen.snapshots > 0);
         let Some(thing) = thing else {
-            arrived(FindingKind::New, &group, None, 1);
-            continue;
+            return arrived(FindingKind::New, group, None, 1).into_iter().collect();
         };
-        let contents = lines.strict(&group);
-        let is_known = |content: &&Group| past.strict.get(&content.id).is_some_and(|seen| seen.snapshots > 0);
-        let common = contents.iter().filter(is_known).max_by_key(|content| content.members.len());
+        let is_known = |content: &Group| past.strict.get(&content.id).is_some_and(|seen| seen.snapshots > 0);
+        let (known, new): (Vec<Group>, Vec<Group>) = lines.strict(&group).partition(is_known);
+        let common = known.iter().max_by_key(|content| content.members.len());
         let instead = common.map(|common| (lines.most_common(common), common.members.len()));
-        for content in contents.iter().filter(|content| !is_known(content)) {
-            arrived(FindingKind::Changed, content, instead, thing.contents);
-        }
-    }
-    found
+        let new = new.into_iter();
+        new.filter_map(|content| arrived(FindingKind::Changed, content, instead, thing.contents)).collect()
+    };
+    lines.loose().flat_map(of_group)
 }
 
 /// How many hosts have something that arrived.
@@ -142,15 +138,15 @@ impl<'a> Newcomers<'a> {
             .iter()
             .filter_map(|table| {
                 let past = history.tables.get(table.name())?;
-                Some((table, could(table, past), arrivals(table, past)))
+                let could = could(table, past);
+                // What is a few hosts' own is no deploy.
+                let of_many = |arrival: &Arrival| arrival.spread(could) != Spread::Few;
+                Some((table, could, arrivals(table, past).filter(of_many).collect()))
             })
             .collect();
-        for (table, could, arrivals) in &arrived {
-            arrivals.iter().filter(|arrival| arrival.tells_of_a_deploy(table.name())).for_each(|arrival| {
-                if arrival.spread(*could) != Spread::Few {
-                    new.deployed(table, arrival);
-                }
-            });
+        for (table, _, arrivals) in &arrived {
+            let telling = arrivals.iter().filter(|arrival| arrival.tells_of_a_deploy(table.name()));
+            telling.for_each(|arrival| new.deployed(table, arrival));
         }
         for (table, could, arrivals) in &arrived {
             arrivals.iter().for_each(|arrival| new.count(table.name(), arrival, *could));
@@ -170,22 +166,23 @@ impl<'a> Newcomers<'a> {
             arrival.kind.eq(&FindingKind::Changed).then(|| "name".to_owned()).into_iter().collect();
         named.extend(lines.spec.identity(Strength::Strict).map(|column| column.name.clone()));
         named.dedup();
-        let row = line_row(lines, lines.most_common(&arrival.group));
+        let row = lines.row(lines.most_common(&arrival.group));
         let what = format!("{}: {}", table.name(), name_row(&lines.spec, &row, &named));
-        match self.deploys.iter_mut().find(|deploy| same_hosts(&deploy.hosts, &arrival.have)) {
+        let have = arrival.have.to_bitmap();
+        match self.deploys.iter_mut().find(|deploy| same_hosts(&deploy.hosts, &have)) {
             Some(deploy) => deploy.what.push(what),
             None => {
-                self.deploys.push(Deploy {
-                    hosts: arrival.have.clone(),
-                    what: vec![what],
-                    ..Deploy::default()
-                });
+                self.deploys.push(Deploy { hosts: have, what: vec![what], ..Deploy::default() });
             }
         }
     }
 
     pub(super) fn explanation(&self, arrival: &Arrival) -> Option<usize> {
-        self.deploys.iter().position(|deploy| same_hosts(&deploy.hosts, &arrival.have))
+        if self.deploys.is_empty() {
+            return None;
+        }
+        let have = arrival.have.to_bitmap();
+        self.deploys.iter().position(|deploy| same_hosts(&deploy.hosts, &have))
     }
 
     /// Whether these hosts lost something because a deploy replaced it.

@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::store::Manifest;
 
-/// The question whose answer has the lines of a table, like that of `sql/steps/prevalence.sql`.
+/// The question whose answer has the lines of a table, as stored prevalence has them.
 ///
 /// Lines are told apart by the ids, and by the values that no host's own name can stand in; of the others one is taken.
 /// They come in one order whoever answers, for the first of equals is what a finding shows.

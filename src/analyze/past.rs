@@ -4,11 +4,13 @@
 //! only earlier snapshots have. In full only what the analysed snapshot has is remembered; of other ids that they were
 //! there (16 bytes), and on which hosts they always were.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use roaring::RoaringBitmap;
 
-use super::lines::{Id, Lines};
+use super::lines::{Id, Line, Lines};
+use super::members::Members;
 
 /// Share of the hosts up to which a new id is a host's own; ids on more hosts came as one change.
 const OWN: f64 = 0.05;
@@ -16,9 +18,8 @@ const OWN: f64 = 0.05;
 /// One table of one snapshot, hosts numbered for the whole history.
 #[derive(Debug, Default)]
 pub(super) struct Slice {
-    pub(super) loose: HashMap<Id, RoaringBitmap>,
-    /// With the loose id that they belong to.
-    pub(super) strict: HashMap<Id, (Id, RoaringBitmap)>,
+    /// Sorted by loose and strict id, one for each.
+    contents: Vec<Line>,
     /// Hosts that answered at least in part.
     pub(super) heard: RoaringBitmap,
     /// Hosts that answered in full.
@@ -26,17 +27,51 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    pub(super) fn add(&mut self, loose: Id, strict: Id, members: &RoaringBitmap) {
-        *self.loose.entry(loose).or_default() |= members;
-        self.strict.entry(strict).or_insert_with(|| (loose, RoaringBitmap::new())).1 |= members;
+    /// A slice of lines, in which an id may be several times.
+    pub(super) fn new(mut lines: Vec<Line>, (heard, answered): (&RoaringBitmap, &RoaringBitmap)) -> Self {
+        if !lines.is_sorted_by_key(ids) {
+            lines.sort_by_key(ids);
+        }
+        lines.dedup_by(|line, before| {
+            let is_same = ids(line) == ids(before);
+            if is_same {
+                before.members.add(&line.members);
+            }
+            is_same
+        });
+        Self { contents: lines, heard: heard.clone(), answered: answered.clone() }
     }
 
-    /// The analysed snapshot itself.
-    pub(super) fn of(lines: &Lines, (heard, answered): (&RoaringBitmap, &RoaringBitmap)) -> Self {
-        let mut slice = Self { heard: heard.clone(), answered: answered.clone(), ..Self::default() };
-        lines.lines.iter().for_each(|line| slice.add(line.loose, line.strict, &line.members));
-        slice
+    /// Loose ids with the hosts that have them.
+    fn things(&self) -> impl Iterator<Item = (Id, Members)> {
+        let of_thing = |lines: &[Line]| {
+            let mut members = lines[0].members.clone();
+            lines[1..].iter().for_each(|line| members.add(&line.members));
+            (lines[0].loose, members)
+        };
+        self.contents.chunk_by(|a, b| a.loose == b.loose).map(of_thing)
     }
+
+    /// The hosts that have a loose id.
+    fn thing(&self, id: Id) -> Members {
+        let start = self.contents.partition_point(|line| line.loose < id);
+        let mut members = Members::default();
+        let lines = self.contents[start..].iter().take_while(|line| line.loose == id);
+        lines.for_each(|line| members.add(&line.members));
+        members
+    }
+
+    fn strict(&self) -> impl Iterator<Item = (Id, Cow<'_, Members>)> {
+        self.contents.iter().map(|line| (line.strict, Cow::Borrowed(&line.members)))
+    }
+
+    fn loose(&self) -> impl Iterator<Item = (Id, Cow<'_, Members>)> {
+        self.things().map(|(id, members)| (id, Cow::Owned(members)))
+    }
+}
+
+fn ids(line: &Line) -> (Id, Id) {
+    (line.loose, line.strict)
 }
 
 /// What earlier snapshots say of one id.
@@ -54,7 +89,7 @@ pub(super) struct Seen {
     /// Of a loose id: how many contents it had.
     pub(super) contents: u32,
     /// Hosts of the analysed snapshot by the snapshot that first has it there.
-    joined: Vec<(u32, RoaringBitmap)>,
+    joined: Vec<(u32, Members)>,
 }
 
 impl Seen {
@@ -63,7 +98,7 @@ impl Seen {
         self.joined.iter().find(|(_, hosts)| hosts.contains(host)).map(|(index, _)| *index)
     }
 
-    fn note(&mut self, index: u32, members: &RoaringBitmap, (heard, hosts): (u64, u32)) {
+    fn note(&mut self, index: u32, members: &Members, (heard, hosts): (u64, u32)) {
         if self.snapshots == 0 {
             self.first = index;
         }
@@ -73,9 +108,16 @@ impl Seen {
         if members.len() * self.most_of.max(1) > self.most * heard.max(1) {
             (self.most, self.most_of) = (members.len(), heard);
         }
-        let mut new = members.clone();
-        new.remove_range(hosts..);
-        self.joined.iter().for_each(|(_, had)| new -= had);
+        let is_new = |host: &u32| *host < hosts && !self.joined.iter().any(|(_, had)| had.contains(*host));
+        let new: Members = match members {
+            Members::One(host) => Some(*host).into_iter().filter(is_new).collect(),
+            Members::Some(all) => {
+                let mut new = all.as_ref().clone();
+                new.remove_range(hosts..);
+                self.joined.iter().for_each(|(_, had)| new = &new - had);
+                new.into()
+            }
+        };
         if !new.is_empty() {
             self.joined.push((index, new));
         }
@@ -112,7 +154,7 @@ impl Fresh {
 /// The ids of one strength.
 #[derive(Debug, Default)]
 struct Ids {
-    /// Ids of the analysed snapshot.
+    /// Ids of the analysed snapshot that were seen.
     known: HashMap<Id, Seen>,
     /// All ids of the snapshots merged so far.
     seen: HashSet<Id>,
@@ -121,14 +163,10 @@ struct Ids {
 }
 
 impl Ids {
-    fn of(ids: impl Iterator<Item = Id>) -> Self {
-        Self { known: ids.map(|id| (id, Seen::default())).collect(), ..Self::default() }
-    }
-
     /// What of this is new, by host.
     fn fresh<'a>(
         &self,
-        ids: impl Iterator<Item = (Id, &'a RoaringBitmap)>,
+        ids: impl Iterator<Item = (Id, Cow<'a, Members>)>,
         could: &RoaringBitmap,
     ) -> (Fresh, HashMap<u32, u32>) {
         let few = ((could.len() as f64 * OWN) as u64).max(1);
@@ -136,7 +174,7 @@ impl Ids {
         let mut own: HashMap<u32, u32> = HashMap::new();
         let mut sets: HashSet<Vec<u32>> = HashSet::new();
         for (_, members) in ids.filter(|(id, _)| !self.seen.contains(id)) {
-            let have = members & could;
+            let have = members.as_ref() & could;
             fresh.ids += u64::from(!have.is_empty());
             if have.len() <= few {
                 have.iter().for_each(|host| *own.entry(host).or_default() += 1);
@@ -199,11 +237,13 @@ pub(super) fn median(mut values: Vec<f64>) -> f64 {
 
 /// Merges the snapshots of one table.
 #[derive(Debug)]
-pub(super) struct Merge {
+pub(super) struct Merge<'a> {
+    /// Of the analysed snapshot.
+    lines: &'a Lines,
     loose: Ids,
     strict: Ids,
     /// Loose ids by the hosts that had them whenever they answered.
-    always: HashMap<Id, RoaringBitmap>,
+    always: HashMap<Id, Members>,
     heard: RoaringBitmap,
     /// By snapshot that has the table: its index, and who was heard.
     snapshots: Vec<(u32, RoaringBitmap)>,
@@ -211,12 +251,13 @@ pub(super) struct Merge {
     hosts: u32,
 }
 
-impl Merge {
+impl<'a> Merge<'a> {
     /// For a table of an analysed snapshot with that many hosts.
-    pub(super) fn new(lines: &Lines, hosts: u32) -> Self {
+    pub(super) fn new(lines: &'a Lines, hosts: u32) -> Self {
         Self {
-            loose: Ids::of(lines.lines.iter().map(|line| line.loose)),
-            strict: Ids::of(lines.lines.iter().map(|line| line.strict)),
+            lines,
+            loose: Ids::default(),
+            strict: Ids::default(),
             always: HashMap::new(),
             heard: RoaringBitmap::new(),
             snapshots: Vec::new(),
@@ -229,25 +270,24 @@ impl Merge {
         let could = &slice.heard & &self.heard;
         let heard = (slice.heard.len(), self.hosts);
         if !self.snapshots.is_empty() {
-            let (fresh, _) = self.loose.fresh(slice.loose.iter().map(|(id, hosts)| (*id, hosts)), &could);
+            let (fresh, _) = self.loose.fresh(slice.loose(), &could);
             self.loose.fresh.push(fresh);
-            let strict = slice.strict.iter().map(|(id, (_, hosts))| (*id, hosts));
-            let (fresh, _) = self.strict.fresh(strict, &could);
+            let (fresh, _) = self.strict.fresh(slice.strict(), &could);
             self.strict.fresh.push(fresh);
         }
         self.keep_always(slice);
-        for (id, hosts) in &slice.loose {
-            if let Some(seen) = self.loose.known.get_mut(id) {
-                seen.note(index, hosts, heard);
+        for (id, hosts) in slice.things() {
+            if self.lines.has_loose(id) {
+                self.loose.known.entry(id).or_default().note(index, &hosts, heard);
             }
-            self.loose.seen.insert(*id);
+            self.loose.seen.insert(id);
         }
-        for (id, (loose, hosts)) in &slice.strict {
-            if let Some(seen) = self.strict.known.get_mut(id) {
-                seen.note(index, hosts, heard);
+        for line in &slice.contents {
+            if self.lines.has_strict(ids(line)) {
+                self.strict.known.entry(line.strict).or_default().note(index, &line.members, heard);
             }
-            let is_new = self.strict.seen.insert(*id);
-            if let Some(seen) = self.loose.known.get_mut(loose).filter(|_| is_new) {
+            let is_new = self.strict.seen.insert(line.strict);
+            if let Some(seen) = self.loose.known.get_mut(&line.loose).filter(|_| is_new) {
                 seen.contents += 1;
             }
         }
@@ -257,16 +297,16 @@ impl Merge {
 
     /// A host always had an id when it had it in the first snapshot that heard it, and no later answer lacks it.
     fn keep_always(&mut self, slice: &Slice) {
-        let nobody = RoaringBitmap::new();
         self.always.retain(|id, always| {
-            *always -= &slice.answered - slice.loose.get(id).unwrap_or(&nobody);
+            let thing = slice.thing(*id);
+            always.retain(|host| !slice.answered.contains(host) || thing.contains(host));
             !always.is_empty()
         });
-        for (id, hosts) in &slice.loose {
-            let mut first = hosts - &self.heard;
-            first.remove_range(self.hosts..);
-            if !first.is_empty() {
-                *self.always.entry(*id).or_default() |= first;
+        let (heard, known) = (&self.heard, self.hosts);
+        for (id, mut hosts) in slice.things() {
+            hosts.retain(|host| host < known && !heard.contains(host));
+            if !hosts.is_empty() {
+                self.always.entry(id).or_default().add(&hosts);
             }
         }
     }
@@ -275,22 +315,22 @@ impl Merge {
     pub(super) fn finish(mut self, today: &Slice) -> PastTable {
         self.heard.remove_range(self.hosts..);
         let could = &today.heard & &self.heard;
-        let (fresh, by_host) = self.loose.fresh(today.loose.iter().map(|(id, hosts)| (*id, hosts)), &could);
+        let (fresh, by_host) = self.loose.fresh(today.loose(), &could);
         let loose_usual = Yardstick::new(&self.loose.fresh, fresh, by_host);
-        let strict = today.strict.iter().map(|(id, (_, hosts))| (*id, hosts));
-        let (fresh, by_host) = self.strict.fresh(strict, &could);
+        let (fresh, by_host) = self.strict.fresh(today.strict(), &could);
         let strict_usual = Yardstick::new(&self.strict.fresh, fresh, by_host);
-        let nobody = RoaringBitmap::new();
         self.always.retain(|id, always| {
-            *always &= &today.answered;
-            !(&*always - today.loose.get(id).unwrap_or(&nobody)).is_empty()
+            always.retain(|host| today.answered.contains(host));
+            let thing = today.thing(*id);
+            let lacks = always.iter().any(|host| !thing.contains(host));
+            lacks
         });
         PastTable {
             loose: self.loose.known,
             strict: self.strict.known,
             loose_usual,
             strict_usual,
-            always: self.always,
+            always: self.always.into_iter().map(|(id, always)| (id, always.to_bitmap())).collect(),
             heard: self.heard,
             snapshots: self.snapshots,
         }
@@ -300,7 +340,7 @@ impl Merge {
 /// What is known of the past of one table.
 #[derive(Debug, Default)]
 pub(super) struct PastTable {
-    /// The ids of the analysed snapshot.
+    /// The ids of the analysed snapshot that were seen.
     pub(super) loose: HashMap<Id, Seen>,
     pub(super) strict: HashMap<Id, Seen>,
     pub(super) loose_usual: Yardstick,
@@ -334,6 +374,7 @@ impl PastTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Catalog;
 
     const HOSTS: u32 = 40;
 
@@ -348,20 +389,18 @@ mod tests {
     /// All hosts answer; each row is its own loose and strict id.
     fn slice(rows: &[(u8, RoaringBitmap)]) -> Slice {
         let all = hosts(0..HOSTS);
-        let mut slice = Slice { heard: all.clone(), answered: all, ..Slice::default() };
-        rows.iter().for_each(|(number, hosts)| slice.add(id(*number), id(*number), hosts));
-        slice
+        let line = |(number, hosts): &(u8, RoaringBitmap)| Line {
+            loose: id(*number),
+            strict: id(*number),
+            members: hosts.clone().into(),
+        };
+        Slice::new(rows.iter().map(line).collect(), (&all, &all))
     }
 
     fn merged(earlier: &[Slice], today: &Slice) -> PastTable {
-        let mut merge = Merge {
-            loose: Ids::of(today.loose.keys().copied()),
-            strict: Ids::of(today.strict.keys().copied()),
-            always: HashMap::new(),
-            heard: RoaringBitmap::new(),
-            snapshots: Vec::new(),
-            hosts: HOSTS,
-        };
+        let spec = Catalog::builtin().unwrap().table("users").unwrap().clone();
+        let lines = Lines { spec, lines: today.contents.clone(), columns: Vec::new() };
+        let mut merge = Merge::new(&lines, HOSTS);
         (0..).zip(earlier).for_each(|(index, slice)| merge.add(index, slice));
         merge.finish(today)
     }
@@ -380,7 +419,7 @@ mod tests {
         assert_eq!((seen.first, seen.last, seen.snapshots), (1, 3, 3));
         assert_eq!((seen.most, seen.most_of), (9, 40));
         assert_eq!([3, 4, 11].map(|host| seen.first_on(host)), [Some(1), Some(2), None]);
-        assert_eq!(past.loose[&id(2)].snapshots, 0);
+        assert!(!past.loose.contains_key(&id(2)), "no earlier snapshot has it");
         assert_eq!((past.heard_since(3, 1), past.first_heard(3)), (4, Some(0)));
     }
 

@@ -10,11 +10,9 @@ use roaring::RoaringBitmap;
 use serde_json::Value;
 
 use super::candidate::{Candidate, Subject};
-use super::explain::line_row;
 use super::lines::{Lines, Loaded};
 use super::places::is_rare;
 use super::score::of_bits;
-use super::views::{value_at, values};
 use crate::catalog::{PATTERN_BYTES, Pattern, PriorSpec, TableSpec};
 use crate::error::{Error, Result};
 use crate::model::{FindingKind, Row};
@@ -91,28 +89,27 @@ impl Priors {
 
     /// What the priors say of the lines of a table, by line. A prior that many hosts fulfil says little: of its bits
     /// remains `log2(hosts / hosts that fulfil it) / log2(hosts)`.
-    ///
-    /// # Errors
-    /// A column cannot be read as text.
-    pub(super) fn of_table(&self, table: &Loaded<'_>) -> Result<HashMap<usize, LinePrior>> {
+    pub(super) fn of_table(&self, table: &Loaded<'_>) -> HashMap<usize, LinePrior> {
         let lines = &table.lines;
+        // A row of many hosts does not stand out, whatever it says.
+        let heard = table.answers.heard.len();
         let mut fulfilled: BTreeMap<usize, Vec<&Rule>> = BTreeMap::new();
-        for line in self.lines_that_match(lines)? {
-            let rules = self.rules_of(&line_row(lines, line));
+        for line in self.lines_that_match(lines) {
+            if !is_rare(lines.lines[line].members.len(), heard) {
+                continue;
+            }
+            let rules = self.rules_of(&lines.row(line));
             if !rules.is_empty() {
                 fulfilled.insert(line, rules);
             }
         }
         let mut hosts: HashMap<&str, RoaringBitmap> = HashMap::new();
-        // A row of many hosts does not stand out, whatever it says.
-        let heard = table.answers.heard.len();
-        let is_rare = |line: &usize| is_rare(lines.lines[*line].members.len(), heard);
-        for (line, rules) in fulfilled.iter().filter(|(line, _)| is_rare(line)) {
+        for (line, rules) in &fulfilled {
             for rule in rules {
                 *hosts.entry(&rule.says).or_default() |= &lines.lines[*line].members;
             }
         }
-        let all = (table.answers.heard.len() as f64).max(2.0);
+        let all = (heard as f64).max(2.0);
         let rarity =
             |rule: &&Rule| (all / hosts[rule.says.as_str()].len() as f64).log2().max(0.0) / all.log2();
         let of_line = |(line, rules): (usize, Vec<&Rule>)| {
@@ -123,22 +120,22 @@ impl Priors {
             let says = rules.iter().map(|rule| rule.says.clone()).collect();
             (line, LinePrior { bits: bits.clamp(-MOST_BITS, MOST_BITS), says })
         };
-        Ok(fulfilled.into_iter().filter(|(line, _)| is_rare(line)).map(of_line).collect())
+        fulfilled.into_iter().map(of_line).collect()
     }
 
-    /// Lines of which any value matches any pattern.
-    fn lines_that_match(&self, lines: &Lines) -> Result<BTreeSet<usize>> {
+    /// Lines of which any value matches any pattern; one that is not known is nothing.
+    fn lines_that_match(&self, lines: &Lines) -> BTreeSet<usize> {
         let mut found = BTreeSet::new();
         for column in &self.columns {
-            let Some(values) = values(&lines.batches, &column.name)? else { continue };
-            for (number, line) in lines.lines.iter().enumerate() {
-                let text = value_at(&values, line).unwrap_or_default().as_bytes();
-                if column.patterns.is_match(&text[..text.len().min(MOST_BYTES)]) {
-                    found.insert(number);
-                }
-            }
+            let Some(cells) = lines.cells(&column.name) else { continue };
+            let matches =
+                |text: &str| column.patterns.is_match(&text.as_bytes()[..text.len().min(MOST_BYTES)]);
+            let by_code: Vec<bool> = cells.distinct().map(matches).collect();
+            let nothing = matches("");
+            let is_found = |code: &u32| by_code.get(*code as usize).copied().unwrap_or(nothing);
+            found.extend((0..).zip(&cells.codes).filter(|(_, code)| is_found(code)).map(|(line, _)| line));
         }
-        Ok(found)
+        found
     }
 
     /// The priors that a row fulfils, the weightiest first. A value that is unknown matches nothing.
@@ -284,7 +281,7 @@ mod tests {
         fleet.row("shell_history", "username=a|command=chattr +i /etc/passwd", 0..6);
         fleet.row("shell_history", "username=a|command=ls", 0..64);
         let loaded = fleet.loaded();
-        let found = Priors::new(&loaded[0].lines.spec).unwrap().of_table(&loaded[0]).unwrap();
+        let found = Priors::new(&loaded[0].lines.spec).unwrap().of_table(&loaded[0]);
         let mut bits: Vec<f64> = found.values().map(|prior| prior.bits).collect();
         bits.sort_by(f64::total_cmp);
         assert!(bits.len() == 2 && bits[0] < bits[1] && bits[1] >= 1.0, "{found:?}");

@@ -20,7 +20,7 @@ const OUTLIER: f64 = 80.0;
 /// From this score on a host should be reviewed.
 const REVIEW: f64 = 50.0;
 /// A candidate below this score is noise that every fleet has.
-const WORTH_SHOWING: f64 = 10.0;
+pub(super) const WORTH_SHOWING: f64 = 10.0;
 /// Most findings of one table on one host: further ones are of the same kind.
 const MOST_PER_TABLE: usize = 25;
 /// A host that shares less than this of what is common is of its own kind.
@@ -71,15 +71,17 @@ impl CommonRows {
     }
 
     pub(super) fn count(&mut self, lines: &Lines, answers: &TableAnswers) {
+        let mut expected = 0;
         for group in lines.loose() {
             let have = &group.members & &answers.answered;
             if have.len() * 2 <= answers.answered.len() {
                 have.iter().for_each(|host| self.own[host as usize] += 1);
                 continue;
             }
-            answers.answered.iter().for_each(|host| self.expected[host as usize] += 1);
+            expected += 1;
             have.iter().for_each(|host| self.present[host as usize] += 1);
         }
+        answers.answered.iter().for_each(|host| self.expected[host as usize] += expected);
     }
 
     /// A host of another kind has little of what is common and much of its own; one that only lacks rows is no other

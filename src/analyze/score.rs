@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use polars::prelude::*;
 
-use super::candidate::{Candidate, Method};
+use super::candidate::Candidate;
 use crate::error::{Error, Result};
 use crate::model::FindingKind;
 
@@ -26,22 +26,13 @@ const FEWEST_TO_COMPARE: u64 = 8;
 /// What the channel says against what the table says.
 const CHANNEL_SHARE: f64 = 0.6;
 
-/// The score of each candidate of one table, 0 to 100; `weight` is what the table's rows are worth, 0 to 1.
+/// The score of each candidate of one table that was found by comparing hosts, 0 to 100; `weight` is what the table's
+/// rows are worth, 0 to 1.
 pub(super) fn scores(candidates: &[Candidate], weight: f64) -> Result<Vec<f64>> {
     let as_odd = hosts_as_odd(candidates)?;
-    let crowds = crowds(candidates);
-    let unsettled = unsettled(candidates);
     let score = |(candidate, as_odd): (&Candidate, u32)| {
-        let strength = match candidate.method {
-            // What these find gets its score elsewhere.
-            Method::Cluster | Method::Campaigns | Method::History => 0.0,
-            Method::Frequency | Method::Missing => fleet_strength(candidate, as_odd),
-            Method::Baseline => {
-                baseline_strength(candidate, crowds[&crowd(candidate)]) * quiet(candidate, &unsettled)
-            }
-        };
         let factor = if candidate.kind == FindingKind::Missing { MISSING_FACTOR } else { 1.0 };
-        weight * factor * strength
+        weight * factor * fleet_strength(candidate, as_odd)
     };
     Ok(candidates.iter().zip(as_odd).map(score).collect())
 }
@@ -65,74 +56,92 @@ pub(super) fn surprise(as_odd: f64, hosts: f64) -> f64 {
     (hosts / as_odd.max(1.0)).log2().max(0.0)
 }
 
-/// A row that half of the fleet has too is a deploy; one among a hundred new rows of its table says little, and so
-/// does one more content of a thing that had many.
-fn baseline_strength(candidate: &Candidate, crowd: u32) -> f64 {
-    let others = candidate.hosts_with_row.saturating_sub(1) as f64;
-    let peers = candidate.hosts_answered.saturating_sub(1).max(1) as f64;
-    let shared = match candidate.kind {
-        FindingKind::Missing => 1.0,
-        _ => 1.0 - 0.6 * (others / peers).min(1.0),
-    };
-    let restless = 1.0 + (candidate.known_contents.max(1) as f64).log2();
-    BASELINE_SCORE * shared / restless / (1.0 + (1.0 + f64::from(crowd.saturating_sub(1)) / 4.0).log2())
+/// In what the hosts of one table differ from a baseline, and what one difference is worth.
+#[derive(Debug)]
+pub(super) struct Differences {
+    hosts_answered: u64,
+    weight: f64,
+    /// How many rows of the table differ, per host and kind.
+    crowds: HashMap<(u32, FindingKind), u32>,
+    /// By kind: hosts that differ in a way of their own.
+    unsettled: HashMap<FindingKind, HashSet<u32>>,
 }
 
-/// A row that few hosts have; of a small fleet, one.
-fn is_own(candidate: &Candidate) -> bool {
-    let alike = match candidate.kind {
-        FindingKind::Missing => candidate.hosts_answered.saturating_sub(candidate.hosts_with_row),
-        _ => candidate.hosts_with_row,
-    };
-    alike as f64 <= (candidate.hosts_answered as f64 * OWN).max(1.0)
-}
-
-/// By kind: hosts that differ from the baseline in a way of their own.
-fn unsettled(candidates: &[Candidate]) -> HashMap<FindingKind, HashSet<u32>> {
-    let mut hosts: HashMap<FindingKind, HashSet<u32>> = HashMap::new();
-    for candidate in candidates.iter().filter(|one| one.method == Method::Baseline && is_own(one)) {
-        hosts.entry(candidate.kind).or_default().insert(candidate.host);
+impl Differences {
+    pub(super) fn new(hosts_answered: u64, weight: f64) -> Self {
+        Self { hosts_answered, weight, crowds: HashMap::new(), unsettled: HashMap::new() }
     }
-    hosts
-}
 
-/// Where every host differs from the baseline in a way of its own, one more difference of that kind is no news.
-fn quiet(candidate: &Candidate, unsettled: &HashMap<FindingKind, HashSet<u32>>) -> f64 {
-    if candidate.hosts_answered < FEWEST_TO_COMPARE || !is_own(candidate) {
-        return 1.0;
+    /// A difference of some hosts; that many have the row.
+    pub(super) fn note(&mut self, kind: FindingKind, hosts_with_row: u64, hosts: impl Iterator<Item = u32>) {
+        let is_own = self.is_own(kind, hosts_with_row);
+        for host in hosts {
+            *self.crowds.entry((host, kind)).or_default() += 1;
+            if is_own {
+                self.unsettled.entry(kind).or_default().insert(host);
+            }
+        }
     }
-    let hosts = candidate.hosts_answered as f64;
-    let differ = unsettled.get(&candidate.kind).map_or(1, HashSet::len) as f64;
-    surprise(differ, hosts) / hosts.log2()
-}
 
-type Crowd = (u32, FindingKind);
-
-fn crowd(candidate: &Candidate) -> Crowd {
-    (candidate.host, candidate.kind)
-}
-
-/// How many rows of the table the baseline does not have, per host and kind.
-fn crowds(candidates: &[Candidate]) -> HashMap<Crowd, u32> {
-    let mut crowds = HashMap::new();
-    for candidate in candidates.iter().filter(|candidate| candidate.method == Method::Baseline) {
-        *crowds.entry(crowd(candidate)).or_default() += 1;
+    /// The score of a difference of one host, 0 to 100 times the weight of the table; that many hosts have the row, and
+    /// that many contents of the thing are normal.
+    pub(super) fn score(&self, (kind, host): (FindingKind, u32), hosts_with_row: u64, contents: u64) -> f64 {
+        let missing = if kind == FindingKind::Missing { MISSING_FACTOR } else { 1.0 };
+        let crowd = self.crowds.get(&(host, kind)).copied().unwrap_or(1);
+        let contents = if kind == FindingKind::Missing { 1 } else { contents };
+        let strength = self.strength((kind, hosts_with_row), (contents, crowd));
+        self.weight * missing * (strength * self.quiet(kind, hosts_with_row))
     }
-    crowds
+
+    /// A row that half of the fleet has too is a deploy; one among a hundred new rows of its table says little, and so
+    /// does one more content of a thing that had many.
+    fn strength(&self, (kind, hosts_with_row): (FindingKind, u64), (contents, crowd): (u64, u32)) -> f64 {
+        let others = hosts_with_row.saturating_sub(1) as f64;
+        let peers = self.hosts_answered.saturating_sub(1).max(1) as f64;
+        let shared = match kind {
+            FindingKind::Missing => 1.0,
+            _ => 1.0 - 0.6 * (others / peers).min(1.0),
+        };
+        let restless = 1.0 + (contents.max(1) as f64).log2();
+        BASELINE_SCORE * shared / restless / (1.0 + (1.0 + f64::from(crowd.saturating_sub(1)) / 4.0).log2())
+    }
+
+    /// A row that few hosts have; of a small fleet, one.
+    fn is_own(&self, kind: FindingKind, hosts_with_row: u64) -> bool {
+        let alike = match kind {
+            FindingKind::Missing => self.hosts_answered.saturating_sub(hosts_with_row),
+            _ => hosts_with_row,
+        };
+        alike as f64 <= (self.hosts_answered as f64 * OWN).max(1.0)
+    }
+
+    /// Where every host differs from the baseline in a way of its own, one more difference of that kind is no news.
+    fn quiet(&self, kind: FindingKind, hosts_with_row: u64) -> f64 {
+        if self.hosts_answered < FEWEST_TO_COMPARE || !self.is_own(kind, hosts_with_row) {
+            return 1.0;
+        }
+        let hosts = self.hosts_answered as f64;
+        let differ = self.unsettled.get(&kind).map_or(1, HashSet::len) as f64;
+        surprise(differ, hosts) / hosts.log2()
+    }
 }
 
 /// For each candidate: how many hosts have one of the same method with at least as many bits in this table.
 fn hosts_as_odd(candidates: &[Candidate]) -> Result<Vec<u32>> {
     let cannot = |source: PolarsError| Error::internal("cannot score candidates").source(source);
-    let frame = frame(candidates).map_err(cannot)?;
-    let counted = count_as_odd(frame.lazy()).collect().map_err(cannot)?;
-    let numbers = counted.column("number").and_then(|column| column.u32()).map_err(cannot)?;
-    let as_odd = counted.column("as_odd").and_then(|column| column.u32()).map_err(cannot)?;
-    let mut result = vec![1; candidates.len()];
-    for (number, as_odd) in numbers.into_no_null_iter().zip(as_odd.into_no_null_iter()) {
-        result[number as usize] = as_odd;
+    let counted = oddest_of_hosts(frame(candidates).map_err(cannot)?).collect().map_err(cannot)?;
+    let methods = counted.column("method").and_then(|column| column.u32()).map_err(cannot)?;
+    let oddest = counted.column("oddest").and_then(|column| column.u32()).map_err(cannot)?;
+    let mut by_method: HashMap<u32, Vec<u32>> = HashMap::new();
+    for (method, oddest) in methods.into_no_null_iter().zip(oddest.into_no_null_iter()) {
+        by_method.entry(method).or_default().push(oddest);
     }
-    Ok(result)
+    by_method.values_mut().for_each(|oddest| oddest.sort_unstable());
+    let as_odd = |candidate: &Candidate| {
+        let oddest = by_method.get(&(candidate.method as u32)).map_or(&[][..], Vec::as_slice);
+        (oddest.len() - oddest.partition_point(|other| *other < oddness(candidate))) as u32
+    };
+    Ok(candidates.iter().map(as_odd).collect())
 }
 
 /// Bits in thousandths, so that equal ones are equal.
@@ -144,28 +153,16 @@ fn frame(candidates: &[Candidate]) -> PolarsResult<DataFrame> {
     let column = |name: &str, of: &dyn Fn(&Candidate) -> u32| {
         Column::new(name.into(), candidates.iter().map(of).collect::<Vec<u32>>())
     };
-    let numbers: Vec<u32> = (0..candidates.len() as u32).collect();
     DataFrame::new_infer_height(vec![
-        Column::new("number".into(), numbers),
         column("method", &|candidate| candidate.method as u32),
         column("host", &|candidate| candidate.host),
         column("oddness", &oddness),
     ])
 }
 
-/// Adds `as_odd`: hosts whose oddest candidate of the method is at least as odd as this one.
-fn count_as_odd(candidates: LazyFrame) -> LazyFrame {
-    let method = [col("method")];
-    let level = [col("method"), col("oddness")];
-    let oddest_of_host =
-        candidates.clone().group_by([col("method"), col("host")]).agg([col("oddness").max().alias("oddest")]);
-    let levels = candidates.clone().select(level.clone()).unique(None, UniqueKeepStrategy::Any);
-    let counts = levels
-        .join(oddest_of_host, method.clone(), method, JoinArgs::new(JoinType::Inner))
-        .filter(col("oddest").gt_eq(col("oddness")))
-        .group_by(level.clone())
-        .agg([len().cast(DataType::UInt32).alias("as_odd")]);
-    candidates.join(counts, level.clone(), level, JoinArgs::new(JoinType::Left))
+/// For each method and host how odd its oddest candidate is.
+fn oddest_of_hosts(candidates: DataFrame) -> LazyFrame {
+    candidates.lazy().group_by([col("method"), col("host")]).agg([col("oddness").max().alias("oddest")])
 }
 
 /// A host's score from the best score of each of its causes, 0 to 100.
@@ -178,7 +175,7 @@ pub(super) fn host_score(mut best_of_causes: Vec<f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::candidate::Subject;
+    use super::super::candidate::{Method, Subject};
     use super::*;
 
     fn candidate(host: u32, bits: f64) -> Candidate {

@@ -42,16 +42,15 @@ impl<'a> TableHistory<'a> {
     /// What the method itself finds.
     pub(super) fn candidates(&mut self) -> Vec<Candidate> {
         let could = could(self.table, self.past);
-        let arrivals = arrivals(self.table, self.past);
-        let unexplained = |arrival: &&Arrival| self.newcomers.explanation(arrival).is_none();
-        let some =
-            arrivals.iter().filter(|arrival| arrival.spread(could) == Spread::Some).filter(unexplained);
-        let sets: BTreeSet<Vec<u32>> = some.map(|arrival| arrival.have.iter().collect()).collect();
+        let unexplained = |arrival: &Arrival| self.newcomers.explanation(arrival).is_none();
+        let some = arrivals(self.table, self.past).filter(|arrival| arrival.spread(could) == Spread::Some);
+        let sets: BTreeSet<Vec<u32>> =
+            some.filter(unexplained).map(|arrival| arrival.have.iter().collect()).collect();
         let mut found = Vec::new();
-        for arrival in &arrivals {
+        for arrival in arrivals(self.table, self.past) {
             match arrival.spread(could) {
-                Spread::Few => self.own(arrival, could, &mut found),
-                Spread::Some => self.shared(arrival, (could, sets.len()), &mut found),
+                Spread::Few => self.own(&arrival, could, &mut found),
+                Spread::Some => self.shared(&arrival, (could, sets.len()), &mut found),
                 Spread::All => {}
             }
         }
@@ -60,7 +59,7 @@ impl<'a> TableHistory<'a> {
     }
 
     fn own(&mut self, arrival: &Arrival, could: u64, found: &mut Vec<Candidate>) {
-        for host in &arrival.with_past {
+        for host in arrival.with_past.iter() {
             let quiet = self.quiet(arrival.kind, host) / restless(arrival.contents);
             let strength = own_strength(quiet, crowd(self.usual(arrival.kind), host));
             self.push(arrival, (host, could), strength, found);
@@ -79,7 +78,7 @@ impl<'a> TableHistory<'a> {
         let share = arrival.with_past.len() as f64 / could.max(1) as f64;
         let sets = self.usual(arrival.kind).sets.max(sets as f64);
         let strength = shared_strength(share, tables, sets) / restless(arrival.contents);
-        for host in &arrival.have {
+        for host in arrival.have.iter() {
             self.push(arrival, (host, could), strength, found);
         }
     }
@@ -92,7 +91,7 @@ impl<'a> TableHistory<'a> {
         found: &mut Vec<Candidate>,
     ) {
         let lines = &self.table.lines;
-        let Some(line) = lines.line_of(&arrival.group, host) else { return };
+        let Some(line) = lines.line_of(&arrival.group.lines, host) else { return };
         self.strengths.insert((host, false, arrival.group.id), strength);
         found.push(Candidate {
             nearest: arrival.instead.map(|(line, hosts)| (Subject::Line(line), hosts)),
@@ -285,7 +284,7 @@ fn crowd(usual: &Yardstick, host: u32) -> f64 {
 fn rare_columns(lines: &Lines, line: usize, arrival: &Arrival) -> Vec<String> {
     let Some((instead, _)) = arrival.instead else { return Vec::new() };
     let columns = lines.spec.identity(Strength::Strict).map(|column| column.name.clone());
-    columns.filter(|name| lines.value(line, name) != lines.value(instead, name)).collect()
+    columns.filter(|name| lines.text(line, name) != lines.text(instead, name)).collect()
 }
 
 fn candidate((host, kind): (u32, FindingKind), id: Id, line: usize) -> Candidate {

@@ -1,9 +1,9 @@
 //! Small fleets for the tests of this room: tables by their rows and the hosts that have them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::array::{ArrayRef, Int64Array, StringArray};
 use roaring::RoaringBitmap;
 
 use super::fleet::{FleetState, TableAnswers};
@@ -95,9 +95,9 @@ fn lines(spec: TableSpec, rows: &[Row]) -> Lines {
             }
             _ => Arc::new(cells.collect::<StringArray>()),
         };
-        (column.name.clone(), array, true)
+        (column.name.clone(), array)
     });
-    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let columns: HashMap<String, ArrayRef> = columns.collect();
     let id = |row: usize, strength: Strength| {
         let mut hasher = blake3::Hasher::new();
         for column in spec.identity(strength) {
@@ -106,14 +106,10 @@ fn lines(spec: TableSpec, rows: &[Row]) -> Lines {
         }
         hasher.finalize().as_bytes()[..16].try_into().unwrap()
     };
-    let mut lines: Vec<Line> = (0..rows.len())
-        .map(|row| Line {
-            at: (0, row),
-            loose: id(row, Strength::Loose),
-            strict: id(row, Strength::Strict),
-            members: rows[row].1.iter().copied().collect(),
-        })
-        .collect();
-    lines.sort_by_key(|line| (line.loose, line.strict));
-    Lines { spec, batches: vec![batch], lines }
+    let line = |row: usize| Line {
+        loose: id(row, Strength::Loose),
+        strict: id(row, Strength::Strict),
+        members: rows[row].1.iter().copied().collect(),
+    };
+    Lines::made_of(spec.clone(), (0..rows.len()).map(line).collect(), &columns)
 }

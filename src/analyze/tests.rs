@@ -1,7 +1,5 @@
 //! The stages of the scoring, one after another, on small fleets.
 
-use super::candidate::Subject;
-use super::explain::RawRows;
 use super::testing::Fleet;
 use super::*;
 use crate::model::FindingKind;
@@ -36,13 +34,16 @@ fn findings_of(fleet: &Fleet) -> Vec<Vec<(Finding, Vec<String>)>> {
     let groups = PeerGroups::default();
     let mut found = vec![Vec::new(); HOSTS as usize];
     for table in &loaded {
-        let views = views::views(table).unwrap();
+        let views = views::views(table);
         let candidates = frequency::candidates(table, &views, (&groups, &explanations), &HashMap::new());
         let scores = score::scores(&candidates, table.lines.spec.weight).unwrap();
-        let (raw, common) = (RawRows::new(), CommonLines::new(table));
-        let explainer = Explainer { lines: &table.lines, views: &views, raw: &raw, common: &common };
+        let common = CommonLines::new(table);
+        let explainer = Explainer { lines: &table.lines, common: &common };
+        let mut spots = Spots::new(&table.lines, &views);
         for (candidate, score) in rank::worth_showing(candidates, scores) {
-            let finding = explainer.finding(&candidate, &fleet.state.hosts[candidate.host as usize], score);
+            let spot = spots.of(&candidate);
+            let host = &fleet.state.hosts[candidate.host as usize];
+            let finding = explainer.finding((&candidate, spot.as_ref()), (host, None), score);
             let telling = cause::telling_values(&candidate, &finding);
             found[candidate.host as usize].push((finding, telling));
         }

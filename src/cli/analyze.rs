@@ -75,6 +75,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         priors: args.priors == "on",
         suppress: args.suppress.load(app)?,
         from_rows: args.from_rows,
+        memory_limit_bytes: app.memory_limit_bytes,
     };
     let mut analysis = analyze_snapshot(app, (&store, &args.engine), &manifest, &request).await?;
     if args.suppress.add(app, &analysis)? {

@@ -5,8 +5,10 @@
 //! names is ever written again.
 
 mod baselines;
+mod columns;
 mod commits;
 mod ddl;
+mod lookup;
 mod manifest;
 mod parts;
 mod paths;
@@ -32,8 +34,10 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 
 pub use self::baselines::{Baseline, BaselineOrigin, BaselineTable};
+pub use self::columns::ColumnFile;
 pub use self::commits::{Commit, Commits, Listing, Newest};
 pub use self::ddl::{Database, DdlRequest, Dialect, ddl};
+pub use self::lookup::{RowsRead, WantedRows};
 pub use self::manifest::{FileEntry, FileKind, Manifest};
 pub use self::parts::PartWriter;
 use self::place::Named;

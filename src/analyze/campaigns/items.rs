@@ -2,7 +2,8 @@
 
 use roaring::RoaringBitmap;
 
-use super::super::lines::{Group, Id, Loaded};
+use super::super::lines::{Group, Id, Loaded, Numbers};
+use super::super::members::Members;
 use super::super::sets::Placed;
 use crate::model::FindingKind;
 
@@ -22,7 +23,7 @@ pub(super) struct Item {
     pub(super) kind: FindingKind,
     pub(super) id: Id,
     /// The lines of the row.
-    pub(super) lines: Vec<usize>,
+    pub(super) lines: Numbers,
     pub(super) members: RoaringBitmap,
     /// For one more content: how much it departs from what is usual, 0 to 1. A setting that takes one of several
     /// values (a zone, a size) departs from nothing.
@@ -54,14 +55,14 @@ pub(super) fn items(tables: &[Loaded<'_>]) -> Vec<Item> {
             members,
             departs: 1.0,
         };
-        for thing in table.lines.loose().into_iter().filter(|thing| thing.members.len() >= FEWEST) {
-            let members = &thing.members & heard;
-            let contents = table.lines.strict(&thing);
+        for thing in table.lines.loose().filter(|thing| thing.members.len() >= FEWEST) {
+            let members = (&thing.members & heard).to_bitmap();
+            let contents: Vec<Group> = table.lines.strict(&thing).collect();
             let usual = contents.iter().max_by_key(|content| content.members.len()).map(|content| content.id);
             let second = contents.iter().filter(|content| Some(content.id) != usual);
             let second = second.max_by_key(|content| content.members.len()).map(|content| content.id);
-            for content in &contents {
-                let with_content = &content.members & heard;
+            for content in contents.iter().filter(|content| content.members.len() >= FEWEST) {
+                let with_content = (&content.members & heard).to_bitmap();
                 if is_some(with_content.len()) && with_content.len() < members.len() {
                     let other = if Some(content.id) == usual { second } else { usual };
                     let other = contents.iter().find(|content| Some(content.id) == other);
@@ -81,9 +82,9 @@ pub(super) fn items(tables: &[Loaded<'_>]) -> Vec<Item> {
 }
 
 /// The share of the hosts with the thing that have it otherwise, times how much these agree with each other.
-fn departs(all: &RoaringBitmap, content: &RoaringBitmap, other: Option<&RoaringBitmap>) -> f64 {
+fn departs(all: &RoaringBitmap, content: &RoaringBitmap, other: Option<&Members>) -> f64 {
     let others = all - content;
     let Some(other) = other.filter(|_| !others.is_empty()) else { return 1.0 };
-    let agree = others.intersection_len(other) as f64 / others.len() as f64;
+    let agree = other.intersection_len(&others) as f64 / others.len() as f64;
     (2.0 * agree - 1.0).max(0.0) * others.len() as f64 / all.len() as f64
 }

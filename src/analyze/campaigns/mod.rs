@@ -19,7 +19,7 @@ use self::settings::Settings;
 use self::values::Values;
 use super::Scored;
 use super::candidate::{Candidate, Method, Subject};
-use super::explain::{finding_id, line_row};
+use super::explain::finding_id;
 use super::fleet::FleetState;
 use super::lines::Loaded;
 use super::peers::{PeerGroups, peer_groups, row_name};
@@ -120,7 +120,7 @@ fn found(
         CampaignRow {
             table: table.name().to_owned(),
             kind: item.kind,
-            row: item.lines.first().map(|line| line_row(&table.lines, *line)).unwrap_or_default(),
+            row: item.lines.first().map(|line| table.lines.row(line)).unwrap_or_default(),
             hosts_with_row: item.members.len(),
             explained_by: row.explained_by.clone(),
         }
@@ -146,7 +146,7 @@ fn reason(
     let name = |row: &&&JudgedRow| {
         let item = &items[row.item];
         let table = &tables[item.table];
-        let name = item.lines.first().and_then(|line| row_name(&table.lines, *line))?;
+        let name = item.lines.first().and_then(|line| row_name(&table.lines, line))?;
         Some(format!("{} {name}", table.name()))
     };
     let named: Vec<String> = rows.iter().take(3).filter_map(|row| name(&row)).collect();
@@ -212,10 +212,8 @@ impl Campaigns {
                 campaign.open_rows().take(MOST_FINDINGS).filter(|(_, item)| item.table == number)
             {
                 for host in &item.members & &campaign.judged.members {
-                    let line =
-                        item.lines.iter().find(|line| table.lines.lines[**line].members.contains(host));
-                    let Some(line) = line else { continue };
-                    let candidate = candidate((row, item), table, (host, *line));
+                    let Some(line) = table.lines.line_of(&item.lines, host) else { continue };
+                    let candidate = candidate((row, item), table, (host, line));
                     found.push((candidate, campaign.judged.score.min(MOST_SCORE)));
                 }
             }

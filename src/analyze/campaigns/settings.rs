@@ -67,13 +67,13 @@ impl<'a> Instead<'a> {
     fn new(table: &'a Loaded<'a>, (items, numbers): (&[Item], &[usize])) -> Self {
         let mut places: HashMap<Place, Vec<RoaringBitmap>> = HashMap::new();
         for line in numbers.iter().filter_map(|number| items[*number].lines.first()) {
-            places.extend(places_of(table, *line).into_iter().map(|place| (place, Vec::new())));
+            places.extend(places_of(table, line).into_iter().map(|place| (place, Vec::new())));
         }
         // What one host has stands in for nobody.
-        for group in table.lines.loose().into_iter().filter(|group| group.members.len() > 1) {
-            for place in places_of(table, group.lines[0]) {
+        for group in table.lines.loose().filter(|group| group.members.len() > 1) {
+            for place in places_of(table, group.lines.first().unwrap_or_default()) {
                 if let Some(rows) = places.get_mut(&place).filter(|rows| rows.len() <= MOST_IN_PLACE) {
-                    rows.push(group.members.clone());
+                    rows.push(group.members.to_bitmap());
                 }
             }
         }
@@ -96,7 +96,7 @@ impl<'a> Instead<'a> {
                 .fold(RoaringBitmap::new(), |all, row| all | row);
             instead.intersection_len(&others) as f64 >= others.len() as f64 * INSTEAD
         };
-        places_of(self.table, *line).iter().any(is_covered)
+        places_of(self.table, line).iter().any(is_covered)
     }
 }
 

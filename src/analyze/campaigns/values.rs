@@ -1,14 +1,13 @@
 //! What is new in a row: the values that stand in no row outside of the campaign.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::Int64Type;
 use roaring::RoaringBitmap;
 
-use super::super::lines::Loaded;
+use super::super::cells::{Cells, UNKNOWN};
+use super::super::lines::{Lines, Loaded};
 use super::items::Item;
-use crate::catalog::{OWN_COLUMNS, Strength};
+use crate::catalog::Strength;
 use crate::model::FindingKind;
 
 /// A value is of the campaign when this share of the hosts that have it is in it.
@@ -26,26 +25,21 @@ pub(super) struct Values {
 impl Values {
     /// Looks up the values of these items in all rows of their tables.
     pub(super) fn of<'a>(tables: &[Loaded<'_>], items: impl Iterator<Item = &'a Item>) -> Self {
-        let mut wanted: HashMap<(usize, String), HashMap<String, RoaringBitmap>> = HashMap::new();
+        let mut wanted: BTreeMap<(usize, String), BTreeSet<String>> = BTreeMap::new();
         for item in items {
             for (column, value) in identity_values(tables, item, strength(item)) {
-                wanted.entry((item.table, column)).or_default().entry(value).or_default();
+                wanted.entry((item.table, column)).or_default().insert(value);
             }
         }
-        for ((table, column), values) in &mut wanted {
-            let lines = &tables[*table].lines;
-            let mut of_batch: HashMap<usize, Vec<(usize, &RoaringBitmap)>> = HashMap::new();
-            for line in &lines.lines {
-                of_batch.entry(line.at.0).or_default().push((line.at.1, &line.members));
-            }
-            for (batch, rows) in of_batch {
-                note(&lines.batches[batch], column, &rows, values);
+        let mut found = Self::default();
+        for ((table, column), values) in wanted {
+            if let Some(cells) = tables[table].lines.cells(&column) {
+                let hosts = hosts(&tables[table].lines, cells, &values);
+                let places = values.into_iter().map(|value| (table, column.clone(), value));
+                found.hosts.extend(places.zip(hosts));
             }
         }
-        let flat = wanted.into_iter().flat_map(|((table, column), values)| {
-            values.into_iter().map(move |(value, hosts)| ((table, column.clone(), value), hosts))
-        });
-        Self { hosts: flat.collect() }
+        found
     }
 
     /// The columns of an item whose value hardly any host outside of `members` has, with the value.
@@ -81,37 +75,26 @@ pub(super) fn identity_values(
 ) -> BTreeSet<(String, String)> {
     let lines = &tables[item.table].lines;
     let Some(line) = item.lines.first() else { return BTreeSet::new() };
-    let schema = lines.batches[lines.lines[*line].at.0].schema();
     let columns: Vec<&str> = match lines.spec.declared {
         true => lines.spec.identity(strength).map(|column| column.name.as_str()).collect(),
         false => {
-            let all = schema.fields().iter().map(|field| field.name().as_str());
-            all.filter(|name| *name != "hosts" && !OWN_COLUMNS.contains(name)).collect()
+            lines.columns.iter().map(|cells| cells.name.as_str()).filter(|name| *name != "extra").collect()
         }
     };
     let value =
-        |name: &&str| Some(((*name).to_owned(), lines.value(*line, name).filter(|value| !value.is_empty())?));
+        |name: &&str| Some(((*name).to_owned(), lines.value(line, name).filter(|value| !value.is_empty())?));
     columns.iter().filter_map(value).collect()
 }
 
-fn note(
-    batch: &RecordBatch,
-    column: &str,
-    rows: &[(usize, &RoaringBitmap)],
-    values: &mut HashMap<String, RoaringBitmap>,
-) {
-    let Some(array) = batch.column_by_name(column) else { return };
-    if let Some(texts) = array.as_string_opt::<i32>() {
-        for (row, members) in rows.iter().filter(|(row, _)| texts.is_valid(*row)) {
-            if let Some(hosts) = values.get_mut(texts.value(*row)) {
-                *hosts |= *members;
-            }
-        }
-    } else if let Some(numbers) = array.as_primitive_opt::<Int64Type>() {
-        for (row, members) in rows.iter().filter(|(row, _)| numbers.is_valid(*row)) {
-            if let Some(hosts) = values.get_mut(&numbers.value(*row).to_string()) {
-                *hosts |= *members;
-            }
+/// The hosts that have each of these values of a column, in the order of the values.
+fn hosts(lines: &Lines, cells: &Cells, values: &BTreeSet<String>) -> Vec<RoaringBitmap> {
+    let numbers: HashMap<&str, usize> = values.iter().map(String::as_str).zip(0..).collect();
+    let by_code: Vec<Option<usize>> = cells.distinct().map(|text| numbers.get(text).copied()).collect();
+    let mut hosts = vec![RoaringBitmap::new(); values.len()];
+    for (line, code) in lines.lines.iter().zip(&cells.codes).filter(|(_, code)| **code != UNKNOWN) {
+        if let Some(number) = by_code[*code as usize] {
+            hosts[number] |= &line.members;
         }
     }
+    hosts
 }

@@ -92,11 +92,10 @@ fn typical_rows(groups: &PeerGroups, tables: &[Loaded<'_>]) -> BTreeMap<usize, V
 /// The group that has the row while others have it not, and how many others do.
 fn typical_of(groups: &PeerGroups, table: &Loaded<'_>, row: &Group) -> Option<(usize, u64)> {
     let heard = &table.answers.heard;
-    let middle = row.members.select((row.members.len() / 2) as u32);
-    for host in [row.members.min(), middle].into_iter().flatten() {
+    for host in [row.members.min(), row.members.middle()].into_iter().flatten() {
         let Some(number) = groups.of[host as usize] else { continue };
         let group = &groups.groups[number].hosts;
-        let (of, have) = (group.intersection_len(heard), group.intersection_len(&row.members));
+        let (of, have) = (group.intersection_len(heard), row.members.intersection_len(group));
         let others = row.members.len() - have;
         let outside = heard.len().saturating_sub(of);
         if have as f64 >= of as f64 * HAS && others as f64 <= outside as f64 * HAVE_NOT {

@@ -83,8 +83,10 @@ fn blocks(tables: &[Loaded<'_>], names: &Names, hosts: usize) -> Vec<Block> {
     }
     let mut own: BTreeMap<Option<u32>, Vec<&Name>> = BTreeMap::new();
     names.own.iter().for_each(|name| own.entry(name.members.min()).or_default().push(name));
-    let of_host = own.into_values().map(|names| Block::new(tables, &names));
-    blocks.extend(of_host.filter(|block| block.tables >= fewest));
+    let of_tables =
+        |names: &Vec<&Name>| names.iter().map(|name| name.table).collect::<BTreeSet<usize>>().len();
+    let of_host = own.into_values().filter(|names| of_tables(names) >= fewest);
+    blocks.extend(of_host.map(|names| Block::new(tables, &names)));
     blocks
         .sort_by_key(|block| (std::cmp::Reverse((block.tables, block.names, block.hosts)), block.has.min()));
     blocks.truncate(MOST_BLOCKS);

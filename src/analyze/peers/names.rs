@@ -86,8 +86,11 @@ impl Names {
             let members = &group.members & heard;
             match members.len() {
                 0 => {}
-                1 => own.push(Name { table: number, members }),
-                _ => *merged.entry(masked(&table.lines, group.lines[0])).or_default() |= members,
+                1 => own.push(Name { table: number, members: members.to_bitmap() }),
+                _ => {
+                    let line = group.lines.first().unwrap_or_default();
+                    *merged.entry(masked(&table.lines, line)).or_default() |= &members;
+                }
             }
         }
         let mut shared: Vec<RoaringBitmap> =
@@ -104,11 +107,11 @@ impl Names {
 /// By identity column of the loose id: equal for values that are alike but for numbers.
 pub(in super::super) fn masked(lines: &Lines, line: usize) -> Vec<u64> {
     let of_column = |column: &ColumnSpec| {
-        let value = lines.value(line, &column.name).unwrap_or_default();
+        let value = lines.text(line, &column.name).unwrap_or_default();
         let mut hasher = DefaultHasher::new();
         // Without a digit there is nothing to mask.
         match value.bytes().any(|byte| byte.is_ascii_digit()) {
-            true => mask(&value).hash(&mut hasher),
+            true => mask(value).hash(&mut hasher),
             false => value.hash(&mut hasher),
         }
         hasher.finish()
