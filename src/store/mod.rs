@@ -6,6 +6,7 @@
 
 mod baselines;
 mod commits;
+mod encodings;
 mod manifest;
 mod parts;
 mod paths;
