@@ -28,6 +28,11 @@ const GROUP_ROWS: usize = 65_536;
 /// Bytes of JSON that a row has, to make room for rows at first.
 const USUAL_ROW: u64 = 256;
 
+/// What a cell costs at least, a row beside its cells, and a payload that is decoded alone.
+const CELL_BYTES: u64 = 5;
+const ROW_BYTES: u64 = 64;
+const PAYLOAD_BYTES: u64 = 4096;
+
 /// Rows of one or many hosts that stand in one batch.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -78,8 +83,17 @@ impl TableReader {
     }
 
     /// Bytes of JSON of the whole table.
-    pub(super) fn bytes(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         self.job.spool.index().bytes(&self.spec.name)
+    }
+
+    /// Whether the whole table can be held decoded. Its values take about half of the room of its JSON; but a host may
+    /// say a million rows with nothing in them, and something odd in each payload.
+    pub(super) fn fits(&self, memory: usize) -> bool {
+        let rows = self.job.spool.index().row_count(&self.spec.name);
+        let row = CELL_BYTES * self.layout.table_columns.len() as u64 + ROW_BYTES;
+        let payloads = self.payloads() as u64 * PAYLOAD_BYTES;
+        (self.bytes() / 2).saturating_add(rows.saturating_mul(row)).saturating_add(payloads) <= memory as u64
     }
 
     /// When a host answered, in milliseconds since 1970.

@@ -71,8 +71,7 @@ pub(super) struct TableDone {
 pub(super) async fn write_table(job: Arc<Job>, spec: TableSpec) -> Result<TableDone> {
     let reader = TableReader::new(job, spec);
     let started = std::time::Instant::now();
-    // Decoded rows take about half of the room of their JSON, and what they are sorted by is small.
-    let fits = reader.bytes() <= reader.job.memory_limit_bytes as u64;
+    let fits = reader.fits(reader.job.memory_limit_bytes);
     let done = if fits { write_in_memory(reader).await } else { write_spilling(reader).await }?;
     tracing::info!(
         table = done.table,

@@ -108,6 +108,8 @@ struct TableRows {
     places: Vec<Place>,
     /// What they unpack to, in bytes.
     bytes: u64,
+    /// Rows in them.
+    rows: u64,
 }
 
 /// What is in a spool, but for the payloads.
@@ -149,6 +151,11 @@ impl SpoolIndex {
         self.rows.get(table).map_or(0, |rows| rows.bytes)
     }
 
+    /// How many rows they hold together.
+    pub fn row_count(&self, table: &str) -> u64 {
+        self.rows.get(table).map_or(0, |rows| rows.rows)
+    }
+
     fn new(begin: SpoolBegin) -> Self {
         Self {
             begin,
@@ -173,6 +180,7 @@ impl SpoolIndex {
                 if let Some(rows) = self.rows.get_mut(&header.table) {
                     rows.places.push(place);
                     rows.bytes += unpacked_bytes(payload);
+                    rows.rows += header.rows;
                 }
                 for column in header.unknown_columns {
                     let unknown = self.unknown_columns.entry(header.table.clone()).or_default();
