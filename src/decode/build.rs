@@ -130,7 +130,7 @@ struct Column {
 type Extra = Map<String, Value>;
 
 /// Bytes of all cells of a row together; cells beyond are cut to [`SMALLEST_CUT`].
-const ROW_ROOM: usize = 4 << 20;
+pub(super) const ROW_ROOM: usize = 4 << 20;
 /// Bytes that are kept of a cell in any case.
 const SMALLEST_CUT: usize = 64;
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
+use super::ahead::ahead;
 use super::names::note_of_own_name;
 use super::replay::replay;
 use super::split::{Split, TableSplit};
@@ -129,6 +130,15 @@ impl ImportReport {
 /// A path cannot be read or is nothing known, two paths are the same host (both named, before anything is handed on),
 /// or the sink fails. What is wrong inside of files is in the report and in the answers.
 pub fn import(
+    paths: &[PathBuf],
+    options: &ImportOptions,
+    catalog: &Catalog,
+    sink: &mut dyn ImportSink,
+) -> Result<ImportReport> {
+    ahead(sink, |sink| read(paths, options, catalog, sink))
+}
+
+fn read(
     paths: &[PathBuf],
     options: &ImportOptions,
     catalog: &Catalog,

@@ -42,6 +42,18 @@ pub(super) fn head(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(head)
 }
 
+/// The first bytes of a file as they lie there, at most `limit`.
+///
+/// # Errors
+/// The file cannot be opened or read.
+pub(super) fn first_bytes(path: &Path, limit: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; limit];
+    let unreadable = |source| unreadable(path, source);
+    let length = File::open(path).and_then(|mut file| file.read(&mut bytes)).map_err(unreadable)?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
 /// The error for a path that cannot be read.
 pub(super) fn unreadable(path: &Path, source: std::io::Error) -> Error {
     Error::remote(format!("cannot read `{}`", path.display()))

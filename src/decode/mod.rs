@@ -5,9 +5,11 @@
 //! [`decode`] builds a typed batch from one chunk. Between them chunks may lie on disk. [`import`] finds files, tells
 //! their formats apart and feeds the first step.
 
+mod ahead;
 mod build;
 mod cell;
 mod chunk;
+mod flat;
 mod import;
 mod input;
 mod lines;
@@ -15,6 +17,7 @@ mod names;
 mod osqueryd;
 mod replay;
 mod row;
+mod rows;
 mod source;
 mod split;
 mod state;
@@ -25,6 +28,7 @@ pub use self::build::{Decoded, decode};
 pub use self::import::{ImportAnswer, ImportFormat, ImportOptions, ImportReport, ImportSink, import};
 pub use self::names::table_of_query;
 pub use self::osqueryd::{LogBody, LogEntry, LogLine, parse_line};
+pub use self::rows::{RowsBuilder, Taken};
 pub use self::split::{Split, TableSplit, split_host, split_rows};
 pub use self::utf8::unescape_differential;
 

@@ -65,6 +65,12 @@ impl<'r> Source<'r> {
         if self.failed { None } else { self.reader.fill_buf().ok()?.first().copied() }
     }
 
+    /// What is read already and not consumed.
+    pub(super) fn buffer(&mut self) -> &[u8] {
+        self.fill();
+        if self.failed { &[] } else { self.reader.fill_buf().unwrap_or(&[]) }
+    }
+
     /// Consumes one byte.
     pub(super) fn skip(&mut self) {
         self.take(None, |_| (1, true));

@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 
 /// How much of a file is looked at.
 const HEAD: u64 = 64 << 10;
+/// How much of it is looked at first: an array of rows shows by its first bytes.
+const GLANCE: usize = 64;
 
 /// What is to be read.
 #[derive(Debug, Default)]
@@ -326,7 +328,8 @@ impl Walker<'_> {
     }
 
     fn kind_of(&self, path: &Path) -> Result<Kind> {
-        let head = input::head(path, HEAD)?;
+        let short = input::first_bytes(path, GLANCE)?;
+        let head = if is_table_at_a_glance(&short) { short } else { input::head(path, HEAD)? };
         let kind = match (kind_of_text(&head), self.options.format) {
             (Kind::Empty, _) => Kind::Empty,
             (_, Some(ImportFormat::Osqueryd)) => Kind::Log,
@@ -351,6 +354,12 @@ fn stem_of(path: &Path) -> String {
 fn is_json_name(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.len() > stem_of(path).len() && name.contains(".json") || name.contains(".ndjson")
+}
+
+/// Whether a file begins with a row in an array, so that more of it would say the same.
+fn is_table_at_a_glance(head: &[u8]) -> bool {
+    let array = head.trim_ascii_start().strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
+    array.is_some_and(|rows| rows.starts_with(b"{"))
 }
 
 fn kind_of_text(head: &[u8]) -> Kind {

@@ -1,14 +1,15 @@
 //! The canonical encoding of identity columns and its digest.
 
-use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, RecordBatch,
-};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type};
 
 use super::normalise::{Text, normalise};
 use super::own_names::OwnNames;
 use crate::catalog::{ColumnSpec, ColumnType, Normaliser, OWN_COLUMNS, Role, Strength, TableSpec};
-use crate::error::{Error, Result};
 
 /// Version of the encoding; stored in the manifest, with test vectors below.
 pub const ENCODING_VERSION: u32 = 1;
@@ -17,15 +18,42 @@ pub const ENCODING_VERSION: u32 = 1;
 /// that collides with a common one.
 pub const ID_BYTES: i32 = 16;
 
-/// The three ids of each row of a batch, each 16 bytes.
-#[derive(Debug)]
-pub struct Ids {
+/// An id.
+pub type Id = [u8; ID_BYTES as usize];
+
+/// The three ids of a row, in the order by which rows are sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowId {
     /// The same thing.
-    pub loose: FixedSizeBinaryArray,
+    pub loose: Id,
     /// The same thing with the same content.
-    pub strict: FixedSizeBinaryArray,
+    pub strict: Id,
     /// The same line of prevalence: equal in all comparable columns but for own names.
-    pub grain: FixedSizeBinaryArray,
+    pub grain: Id,
+}
+
+/// The ids of the rows of a batch.
+#[derive(Debug, Default)]
+pub struct RowIds {
+    /// Ids; the same ones may be there more than once.
+    pub distinct: Vec<RowId>,
+    /// Of each row, the place of its ids.
+    pub of_row: Vec<u32>,
+}
+
+impl RowIds {
+    /// The ids of a row.
+    pub fn of(&self, row: usize) -> &RowId {
+        &self.distinct[self.of_row[row] as usize]
+    }
+
+    /// The ids of the next row, which are new.
+    fn add(&mut self, id: RowId) -> u32 {
+        let code = self.distinct.len() as u32;
+        self.distinct.push(id);
+        self.of_row.push(code);
+        code
+    }
 }
 
 /// Computes ids for the batches of one table.
@@ -64,41 +92,48 @@ impl Identifier {
 
     /// The ids of each row. A column that is null (unknown) or not in the batch is not part of the ids.
     ///
-    /// # Errors
-    /// Never for batches of the decoder; `Internal` when Arrow refuses the ids.
-    pub fn identify(&self, batch: &RecordBatch, own: &OwnNames) -> Result<Ids> {
-        let rows = batch.num_rows();
-        let present: Vec<(&IdentityColumn, Cells<'_>)> = self
+    /// `hosts` says whose rows these are: ranges one after another, with the names of each. Rows that are equal to the
+    /// last byte and say no own name have the same ids, whoever's they are, so these are computed once: a fleet's rows
+    /// are nearly all the same row.
+    pub fn identify(&self, batch: &RecordBatch, hosts: &[(Range<usize>, &OwnNames)]) -> RowIds {
+        let present: Vec<Present<'_>> = self
             .columns
             .iter()
-            .filter_map(|column| Some((column, Cells::of(batch.column_by_name(&column.spec.name)?))))
+            .filter_map(|column| {
+                let cells = Cells::of(batch.column_by_name(&column.spec.name)?);
+                Some(Present { column, cells, says_own_names: says_own_names(&column.spec) })
+            })
             .collect();
-        let mut builders = [(); 3].map(|()| FixedSizeBinaryBuilder::with_capacity(rows, ID_BYTES));
-        let mut encodings = [Encoding::new(), Encoding::new(), Encoding::new()];
-        for row in 0..rows {
-            self.encode_row(row, &present, own, &mut encodings);
-            for (builder, encoding) in builders.iter_mut().zip(&encodings) {
-                builder.append_value(encoding.id()).map_err(|source| {
-                    Error::internal("cannot build ids").source(source).with("table", &self.table)
-                })?;
+        let mut hasher = Hashing { identifier: self, present, encodings: [(); 3].map(|()| Encoding::new()) };
+        let mut ids = RowIds { distinct: Vec::new(), of_row: Vec::with_capacity(batch.num_rows()) };
+        let mut known: HashMap<Box<[u8]>, u32> = HashMap::new();
+        let mut raw = Vec::with_capacity(512);
+        for (rows, own) in hosts {
+            let telling = hasher.telling(rows.clone(), own);
+            for row in rows.clone() {
+                if telling.iter().any(|at| hasher.present[*at].cells.names(row, own)) {
+                    ids.add(hasher.id(row, own));
+                    continue;
+                }
+                raw.clear();
+                hasher.present.iter().for_each(|present| present.cells.append_to(row, &mut raw));
+                match known.get(raw.as_slice()) {
+                    Some(code) => ids.of_row.push(*code),
+                    None => {
+                        known.insert(raw.as_slice().into(), ids.add(hasher.id(row, &NOBODY)));
+                    }
+                }
             }
         }
-        let [mut loose, mut strict, mut grain] = builders;
-        Ok(Ids { loose: loose.finish(), strict: strict.finish(), grain: grain.finish() })
+        ids
     }
 
-    fn encode_row(
-        &self,
-        row: usize,
-        present: &[(&IdentityColumn, Cells<'_>)],
-        own: &OwnNames,
-        encodings: &mut [Encoding; 3],
-    ) {
+    fn encode_row(&self, row: usize, present: &[Present<'_>], own: &OwnNames, encodings: &mut [Encoding; 3]) {
         for (encoding, kind) in encodings.iter_mut().zip([b'l', b's', b'g']) {
             encoding.start(kind, &self.table);
         }
         let [loose, strict, grain] = encodings;
-        for (column, cells) in present {
+        for Present { column, cells, .. } in present {
             let Some(text) = cells.text(row) else { continue };
             let spec = &column.spec;
             if spec.in_identity(Strength::Loose) {
@@ -116,9 +151,43 @@ impl Identifier {
 
 /// A value as a prevalence line shows it: raw, but for own names.
 pub(crate) fn without_own_names<'a>(text: &'a str, spec: &ColumnSpec, own: &OwnNames) -> Text<'a> {
-    let says_own_names =
-        spec.normalise.contains(&Normaliser::SelfNames) || spec.normalise.contains(&Normaliser::Addr);
-    if says_own_names { own.replace(text) } else { Text::Borrowed(text) }
+    if says_own_names(spec) { own.replace(text) } else { Text::Borrowed(text) }
+}
+
+fn says_own_names(spec: &ColumnSpec) -> bool {
+    spec.normalise.contains(&Normaliser::SelfNames) || spec.normalise.contains(&Normaliser::Addr)
+}
+
+static NOBODY: LazyLock<OwnNames> = LazyLock::new(OwnNames::default);
+
+/// A column of the identity that a batch has.
+struct Present<'a> {
+    column: &'a IdentityColumn,
+    cells: Cells<'a>,
+    /// Whether own names are replaced in it.
+    says_own_names: bool,
+}
+
+/// What computing ids needs.
+struct Hashing<'a> {
+    identifier: &'a Identifier,
+    present: Vec<Present<'a>>,
+    encodings: [Encoding; 3],
+}
+
+impl Hashing<'_> {
+    /// The columns in which a host may have said an own name anywhere in these rows.
+    fn telling(&self, rows: Range<usize>, own: &OwnNames) -> Vec<usize> {
+        let may_tell =
+            |present: &Present<'_>| present.says_own_names && present.cells.may_name(rows.clone(), own);
+        self.present.iter().enumerate().filter(|(_, present)| may_tell(present)).map(|(at, _)| at).collect()
+    }
+
+    fn id(&mut self, row: usize, own: &OwnNames) -> RowId {
+        self.identifier.encode_row(row, &self.present, own, &mut self.encodings);
+        let [loose, strict, grain] = &self.encodings;
+        RowId { loose: loose.id(), strict: strict.id(), grain: grain.id() }
+    }
 }
 
 fn undeclared_columns(batch_columns: &[String]) -> Vec<ColumnSpec> {
@@ -139,7 +208,8 @@ fn undeclared_columns(batch_columns: &[String]) -> Vec<ColumnSpec> {
 }
 
 /// The cells of one column as the text that osquery would print.
-enum Cells<'a> {
+#[derive(Debug)]
+pub(crate) enum Cells<'a> {
     Text(&'a datafusion::arrow::array::StringArray),
     Integer(&'a datafusion::arrow::array::Int64Array),
     Double(&'a datafusion::arrow::array::Float64Array),
@@ -147,7 +217,8 @@ enum Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    fn of(array: &'a ArrayRef) -> Self {
+    /// Those of an array that a table column can be.
+    pub(crate) fn of(array: &'a ArrayRef) -> Self {
         match array.data_type() {
             DataType::Utf8 => Self::Text(array.as_string()),
             DataType::Int64 => Self::Integer(array.as_primitive::<Int64Type>()),
@@ -162,6 +233,46 @@ impl<'a> Cells<'a> {
             Self::Integer(array) => array.is_valid(row).then(|| Text::Owned(array.value(row).to_string())),
             Self::Double(array) => array.is_valid(row).then(|| Text::Owned(array.value(row).to_string())),
             Self::Unknown => None,
+        }
+    }
+
+    /// Whether an own name may stand somewhere in these rows: all of their bytes are looked at as one text.
+    fn may_name(&self, rows: Range<usize>, own: &OwnNames) -> bool {
+        match self {
+            Self::Text(array) => {
+                let bytes = |row: usize| array.value_offsets().get(row).map_or(0, |offset| *offset as usize);
+                let text = array.value_data().get(bytes(rows.start)..bytes(rows.end));
+                text.is_none_or(|text| own.stand_in(text))
+            }
+            Self::Integer(_) | Self::Double(_) => true,
+            Self::Unknown => false,
+        }
+    }
+
+    /// Whether an own name stands in this cell, or could.
+    fn names(&self, row: usize, own: &OwnNames) -> bool {
+        self.text(row).is_some_and(|text| own.stand_in(text.as_bytes()))
+    }
+
+    /// The cell, told apart from every other and from what follows.
+    pub(crate) fn append_to(&self, row: usize, raw: &mut Vec<u8>) {
+        match self {
+            Self::Text(array) if array.is_valid(row) => {
+                let text = array.value(row);
+                raw.extend_from_slice(&(text.len() as u64 + 1).to_le_bytes());
+                raw.extend_from_slice(text.as_bytes());
+            }
+            Self::Integer(array) if array.is_valid(row) => {
+                raw.push(1);
+                raw.extend_from_slice(&array.value(row).to_le_bytes());
+            }
+            Self::Double(array) if array.is_valid(row) => {
+                raw.push(1);
+                raw.extend_from_slice(&array.value(row).to_bits().to_le_bytes());
+            }
+            Self::Text(_) => raw.extend_from_slice(&[0; 8]),
+            Self::Integer(_) | Self::Double(_) => raw.push(0),
+            Self::Unknown => {}
         }
     }
 }
@@ -191,7 +302,7 @@ impl Encoding {
         self.0.extend_from_slice(bytes);
     }
 
-    fn id(&self) -> [u8; ID_BYTES as usize] {
+    fn id(&self) -> Id {
         let mut id = [0; ID_BYTES as usize];
         id.copy_from_slice(&blake3::hash(&self.0).as_bytes()[..ID_BYTES as usize]);
         id
@@ -238,8 +349,10 @@ mod tests {
     }
 
     fn ids(batch: &RecordBatch) -> [String; 3] {
-        let ids = Identifier::new(&spec(), &[], &[]).identify(batch, &OwnNames::new(["web-0001"])).unwrap();
-        [ids.loose, ids.strict, ids.grain].map(|array| hex(array.value(0)))
+        let own = OwnNames::new(["web-0001"]);
+        let ids = Identifier::new(&spec(), &[], &[]).identify(batch, &[(0..1, &own)]);
+        let RowId { loose, strict, grain } = ids.of(0);
+        [loose, strict, grain].map(|id| hex(id))
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -286,6 +399,25 @@ mod tests {
     fn unknown_is_not_empty() {
         let unknown = batch("x", None, "c", 1);
         assert_ne!(ids(&unknown)[1], ids(&batch("x", Some(0), "c", 1))[1]);
+    }
+
+    #[test]
+    fn rows_of_many_hosts_have_the_ids_that_each_has_alone() {
+        let names = ["web-0001", "web-0002", "123456"];
+        let own = names.map(|name| OwnNames::new([name]));
+        let texts = ["x", "web-0001", "x web-0002", "x", "web-0001", "at 123456"];
+        let rows: Vec<RecordBatch> =
+            texts.iter().map(|text| batch(text, Some(123_456), "ctx web-0002", 1)).collect();
+        let all = datafusion::arrow::compute::concat_batches(&rows[0].schema(), &rows).unwrap();
+        let identifier = Identifier::new(&spec(), &[], &[]);
+        let together =
+            identifier.identify(&all, &[(0..2, &own[0]), (2..2, &own[1]), (2..5, &own[1]), (5..6, &own[2])]);
+        for (row, host) in [0, 0, 1, 1, 1, 2].into_iter().enumerate() {
+            let alone = identifier.identify(&rows[row], &[(0..1, &own[host])]);
+            assert_eq!(together.of(row), alone.of(0), "row {row}");
+        }
+        assert_eq!(together.of_row[0], together.of_row[3], "computed once");
+        assert_ne!(together.of(1), together.of(4), "another host's name is no placeholder");
     }
 
     proptest! {

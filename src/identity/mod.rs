@@ -6,7 +6,7 @@ mod encode;
 mod normalise;
 mod own_names;
 
-pub(crate) use self::encode::without_own_names;
-pub use self::encode::{ENCODING_VERSION, ID_BYTES, Identifier, Ids};
+pub(crate) use self::encode::{Cells, without_own_names};
+pub use self::encode::{ENCODING_VERSION, ID_BYTES, Id, Identifier, RowId, RowIds};
 pub use self::normalise::{Text, evened_out};
 pub use self::own_names::{OwnNames, OwnNamesSource, SELF_PLACEHOLDER};

@@ -78,6 +78,11 @@ impl OwnNames {
         result
     }
 
+    /// Whether an own name stands anywhere in these bytes, as a whole or not.
+    pub(super) fn stand_in(&self, bytes: &[u8]) -> bool {
+        self.names.iter().any(|name| name.find(bytes).is_some())
+    }
+
     /// Whether `text` is one of the own names.
     pub fn contains(&self, text: &str) -> bool {
         self.names.iter().any(|name| name.needle() == text.as_bytes())

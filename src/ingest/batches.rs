@@ -3,16 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder, TimestampMillisecondArray,
-    new_null_array,
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, StringBuilder,
+    TimestampMillisecondArray, new_null_array,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use crate::catalog::{OWN_COLUMNS, TableSpec};
 use crate::error::{Error, Result};
-use crate::identity::{ID_BYTES, Ids};
+use crate::identity::{ID_BYTES, RowId};
 use crate::store::SpoolIndex;
 
 /// Most columns of a table that its schema does not have; further ones are kept under `extra`.
@@ -58,14 +57,21 @@ impl Layout {
         Arc::new(Schema::new(fields.into_iter().take(kept).collect::<Vec<_>>()))
     }
 
-    /// Brings a decoded batch of one host to this schema; nothing is dropped: a column without a place goes to `extra`.
-    pub(super) fn stamp(
-        &self,
-        batch: &RecordBatch,
-        host: &str,
-        at: DateTime<Utc>,
-        ids: Ids,
-    ) -> Result<RecordBatch> {
+    /// The schema of rows that nobody has put a host to: the table's own columns and `extra`.
+    fn bare_schema(&self) -> SchemaRef {
+        let bare = self.schema.fields().iter().take(self.table_columns.len() + 1).cloned();
+        Arc::new(Schema::new(bare.collect::<Vec<_>>()))
+    }
+
+    /// Rows of the table's own columns, in which nothing is `extra`.
+    pub(super) fn bare(&self, mut columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+        let rows = columns.first().map_or(0, |column| column.len());
+        columns.push(new_null_array(&DataType::Utf8, rows));
+        RecordBatch::try_new(self.bare_schema(), columns).map_err(no_fit)
+    }
+
+    /// Brings a decoded batch to this schema; nothing is dropped: a column without a place goes to `extra`.
+    pub(super) fn fit(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let rows = batch.num_rows();
         let homeless: Vec<(&str, &StringArray)> = batch
             .schema_ref()
@@ -75,27 +81,61 @@ impl Layout {
             .filter(|(field, _)| field.name() != "extra" && !self.table_columns.contains(field.name()))
             .filter_map(|(field, array)| Some((field.name().as_str(), array.as_string_opt::<i32>()?)))
             .collect();
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
-        for field in self.schema.fields() {
-            columns.push(match field.name().as_str() {
-                "extra" => extra(batch, &homeless),
-                "host" => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(host, rows))),
-                "collected_at" => Arc::new(
-                    TimestampMillisecondArray::from_value(at.timestamp_millis(), rows).with_timezone("UTC"),
-                ),
-                "loose_id" => Arc::new(ids.loose.clone()),
-                "strict_id" => Arc::new(ids.strict.clone()),
-                GRAIN_ID => Arc::new(ids.grain.clone()),
-                name => batch
-                    .column_by_name(name)
-                    .cloned()
-                    .unwrap_or_else(|| new_null_array(field.data_type(), rows)),
-            });
-        }
-        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|source| {
-            Error::internal("rows do not fit their table").source(source).with("host", host)
-        })
+        let schema = self.bare_schema();
+        let column = |field: &Arc<Field>| match field.name().as_str() {
+            "extra" => extra(batch, &homeless),
+            name => {
+                batch.column_by_name(name).cloned().unwrap_or_else(|| new_null_array(field.data_type(), rows))
+            }
+        };
+        let columns = schema.fields().iter().map(column).collect();
+        RecordBatch::try_new(schema, columns).map_err(no_fit)
     }
+
+    /// Puts hosts, times and ids to rows.
+    pub(super) fn stamp(&self, rows: &RecordBatch, stamps: Stamps) -> Result<RecordBatch> {
+        let Stamps { hosts, millis, loose, strict, grain } = stamps;
+        let mut columns = rows.columns().to_vec();
+        columns.push(Arc::new(hosts));
+        columns.push(Arc::new(TimestampMillisecondArray::from(millis).with_timezone("UTC")));
+        for ids in [loose, strict, grain] {
+            columns
+                .push(Arc::new(FixedSizeBinaryArray::try_new(ID_BYTES, ids.into(), None).map_err(no_fit)?));
+        }
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(no_fit)
+    }
+}
+
+/// What is said of each row beside its own columns.
+#[derive(Debug)]
+pub(super) struct Stamps {
+    hosts: StringArray,
+    millis: Vec<i64>,
+    loose: Vec<u8>,
+    strict: Vec<u8>,
+    grain: Vec<u8>,
+}
+
+impl Stamps {
+    /// Of rows one after another: host, milliseconds since 1970, ids.
+    pub(super) fn of<'a>(rows: impl ExactSizeIterator<Item = (&'a str, i64, &'a RowId)>) -> Self {
+        let count = rows.len();
+        let mut hosts = StringBuilder::with_capacity(count, count * 20);
+        let ids = || Vec::with_capacity(count * ID_BYTES as usize);
+        let (mut millis, mut loose, mut strict, mut grain) = (Vec::with_capacity(count), ids(), ids(), ids());
+        for (host, at, id) in rows {
+            hosts.append_value(host);
+            millis.push(at);
+            loose.extend_from_slice(&id.loose);
+            strict.extend_from_slice(&id.strict);
+            grain.extend_from_slice(&id.grain);
+        }
+        Self { hosts: hosts.finish(), millis, loose, strict, grain }
+    }
+}
+
+fn no_fit(source: datafusion::arrow::error::ArrowError) -> Error {
+    Error::internal("rows do not fit their table").source(source)
 }
 
 /// Milliseconds since 1970, UTC.
@@ -164,11 +204,8 @@ mod tests {
         let spec = testing::spec();
         let layout = Layout::new(&spec, spool.index());
         let identifier = Identifier::new(&spec, &layout.table_columns, &[]);
-        let stamp = |answer: &Answered| {
-            let batch = testing::decoded(&spec, &answer.json);
-            let ids = identifier.identify(&batch, &OwnNames::default()).unwrap();
-            layout.stamp(&batch, &answer.host, testing::at(), ids).unwrap()
-        };
+        let own = OwnNames::default();
+        let stamp = |answer: &Answered| testing::stamped(&spec, &layout, (&identifier, &own), answer);
         let batches = answers.iter().map(stamp).collect();
         (layout, batches)
     }

@@ -26,9 +26,9 @@ pub(super) fn coverage(
         merge(&mut answers, answer);
     }
     let mut all = Vec::with_capacity(fleet.names().len() * tables.len());
-    for host in fleet.names() {
+    for (number, host) in (0_u32..).zip(fleet.names()) {
         for table in tables {
-            let decoded = done.get(table).and_then(|table| table.hosts.get(host));
+            let decoded = done.get(table).and_then(|table| table.hosts.get(&number));
             let answer = answers.remove(&(host.as_str(), table.as_str()));
             all.push(settle(answer.unwrap_or_else(|| unanswered(index, host, table, decoded)), decoded));
         }

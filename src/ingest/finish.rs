@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use futures::{StreamExt, TryStreamExt, stream};
+use tokio::task::JoinSet;
 
 use super::coverage;
 use super::hosts::Fleet;
@@ -108,15 +108,21 @@ async fn write_tables(
     let index = job.spool.index();
     let mut tables: Vec<&str> = index.tables().collect();
     tables.sort_by_key(|table| std::cmp::Reverse(index.payloads(table)));
-    stream::iter(tables)
-        .map(|table| {
-            let spec = catalog.table_or_undeclared(table).into_owned();
-            let job = Arc::clone(job);
-            async move { Ok((spec.name.clone(), write_table(job, spec).await?)) }
-        })
-        .buffer_unordered(at_once)
-        .try_collect()
-        .await
+    let mut tables = tables.into_iter().map(|table| catalog.table_or_undeclared(table).into_owned());
+    let mut done = BTreeMap::new();
+    // Tasks of their own, so that tables are encoded on all cores; they end when this set does.
+    let mut under_way = JoinSet::new();
+    for spec in tables.by_ref().take(at_once) {
+        under_way.spawn(write_table(Arc::clone(job), spec));
+    }
+    while let Some(joined) = under_way.join_next().await {
+        let table = joined.map_err(|source| Error::internal("a writing task died").source(source))??;
+        done.insert(table.table.clone(), table);
+        if let Some(spec) = tables.next() {
+            under_way.spawn(write_table(Arc::clone(job), spec));
+        }
+    }
+    Ok(done)
 }
 
 async fn commit(job: &Job, catalog: &Catalog, mut done: BTreeMap<String, TableDone>) -> Result<Finished> {

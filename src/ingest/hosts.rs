@@ -1,14 +1,17 @@
 //! The hosts of a snapshot: their order, what they call themselves, and the facts that say what kind of host each is.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
+use datafusion::arrow::array::{
+    ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, UInt32Array,
+};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 
-use crate::catalog::Catalog;
-use crate::decode::{Limits, Origin, decode};
+use crate::catalog::{Catalog, TableSpec};
+use crate::decode::{Limits, Origin, RowsBuilder, decode};
 use crate::error::{Error, Result};
 use crate::identity::OwnNames;
 use crate::model::KnownHost;
@@ -79,12 +82,11 @@ impl Fleet {
             if wanted.is_empty() {
                 continue;
             }
-            for number in 0..index.payloads(&table) {
-                let (header, json) = spool.rows(&table, number)?;
-                names.insert(header.host.clone());
-                let origin = Origin { source: header.source, line: header.line, column: header.column };
-                let decoded = decode(&json, &origin, &catalog.table_or_undeclared(&table), limits);
-                note(claims.entry(header.host).or_default(), &decoded.batch, &wanted);
+            let mut reading =
+                Reading { spec: &catalog.table_or_undeclared(&table), limits, wanted, claims: &mut claims };
+            for first in (0..index.payloads(&table)).step_by(PAYLOADS_AT_ONCE) {
+                let last = (first + PAYLOADS_AT_ONCE).min(index.payloads(&table));
+                reading.read(spool, first..last, &mut names)?;
             }
         }
         Ok(Self::new(names, claims, &known))
@@ -119,10 +121,20 @@ impl Fleet {
         self.ordinals.get(host).copied()
     }
 
+    /// The name of a host; empty for one that is not of this snapshot.
+    pub(super) fn name(&self, ordinal: u32) -> &str {
+        self.names.get(ordinal as usize).map_or("", String::as_str)
+    }
+
     /// The own names of a host; none for a host that is not of this snapshot.
     pub(super) fn own_names(&self, host: &str) -> &OwnNames {
+        self.own_names_of(self.ordinal(host).unwrap_or(u32::MAX))
+    }
+
+    /// The same by its place.
+    pub(super) fn own_names_of(&self, ordinal: u32) -> &OwnNames {
         static NONE: std::sync::LazyLock<OwnNames> = std::sync::LazyLock::new(OwnNames::default);
-        self.ordinal(host).and_then(|ordinal| self.own_names.get(ordinal as usize)).unwrap_or(&NONE)
+        self.own_names.get(ordinal as usize).unwrap_or(&NONE)
     }
 
     /// The `hosts` table, one line per host in the order of the ordinals.
@@ -157,6 +169,50 @@ impl Fact {
 
     fn of<'a>(&self, claims: &'a Claims) -> Option<&'a str> {
         self.sources.iter().find_map(|source| claims.get(source)?.first().map(String::as_str))
+    }
+}
+
+/// Payloads of different hosts that are decoded together.
+const PAYLOADS_AT_ONCE: usize = 256;
+
+/// Reads claims out of one table.
+struct Reading<'a> {
+    spec: &'a TableSpec,
+    limits: &'a Limits,
+    wanted: Vec<(&'static str, &'static str)>,
+    claims: &'a mut HashMap<String, Claims>,
+}
+
+impl Reading<'_> {
+    fn read(
+        &mut self,
+        spool: &SpoolReader,
+        numbers: Range<usize>,
+        names: &mut BTreeSet<String>,
+    ) -> Result<()> {
+        let mut builder = RowsBuilder::new(self.spec, &[], self.limits, 2 * numbers.len());
+        let mut hosts = Vec::new();
+        for number in numbers {
+            let (header, json) = spool.rows(&self.spec.name, number)?;
+            names.insert(header.host.clone());
+            match builder.push(&json) {
+                Some(taken) => hosts.push((header.host, Ok(builder.rows() - taken.rows..builder.rows()))),
+                None => {
+                    let origin = Origin { source: header.source, line: header.line, column: header.column };
+                    let decoded = decode(&json, &origin, self.spec, self.limits);
+                    hosts.push((header.host, Err(decoded.batch)));
+                }
+            }
+        }
+        let schema = self.spec.arrow_schema();
+        let all = RecordBatchOptions::new().with_row_count(Some(builder.rows()));
+        let all = RecordBatch::try_new_with_options(schema, builder.finish(), &all)
+            .map_err(|source| Error::internal("rows do not fit their table").source(source))?;
+        for (host, rows) in hosts {
+            let of_host = rows.map_or_else(|alone| alone, |range| all.slice(range.start, range.len()));
+            note(self.claims.entry(host).or_default(), &of_host, &self.wanted);
+        }
+        Ok(())
     }
 }
 

@@ -9,7 +9,9 @@ mod coverage;
 mod finish;
 mod hosts;
 mod prevalence;
+mod reading;
 mod receive;
+mod sorted;
 mod table;
 #[cfg(test)]
 mod testing;

@@ -1,11 +1,11 @@
 //! Prevalence: one line per distinct row of a table, with the hosts that have it, made while sorted rows stream past.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, FixedSizeBinaryArray, RecordBatch, StringArray, StringBuilder,
-    UInt32Array,
+    Array, ArrayRef, AsArray, BinaryBuilder, FixedSizeBinaryArray, RecordBatch, StringBuilder, UInt32Array,
 };
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -15,7 +15,7 @@ use super::batches::{GRAIN_ID, Layout};
 use super::hosts::Fleet;
 use crate::catalog::ColumnSpec;
 use crate::error::{Error, Result};
-use crate::identity::{Identifier, without_own_names};
+use crate::identity::{Cells, Id, Identifier, RowIds, without_own_names};
 
 /// Share of the rows that have a value of their own in a column, from which on the column is left out.
 const EXPLODES_FROM: f64 = 0.7;
@@ -184,53 +184,78 @@ fn serialised(members: &[RoaringBitmap]) -> Result<datafusion::arrow::array::Bin
 
 /// Columns in which nearly every row has a value of its own, found on a sample of the fleet: they would make a line
 /// of nearly every row. The ids keep them; the lines do without.
-pub(super) fn exploding_columns(sample: &[RecordBatch], columns: &[ColumnSpec]) -> Vec<String> {
-    let rows: usize = sample.iter().map(RecordBatch::num_rows).sum();
-    if rows < FEWEST_ROWS {
+pub(super) fn exploding_columns(sample: &[Sampled<'_>], columns: &[ColumnSpec]) -> Vec<String> {
+    let total: usize = sample.iter().map(|sampled| sampled.rows.len()).sum();
+    if total < FEWEST_ROWS {
         return Vec::new();
     }
-    let base = distinct(sample, None) as f64;
+    let ids: Vec<u32> = strict_ids(sample);
+    let base = ids.iter().max().map_or(0, |most| *most as usize + 1);
+    if base as f64 / total as f64 > EXPLODES_FROM / 2.0 {
+        return Vec::new();
+    }
     let explodes = |column: &&ColumnSpec| {
-        let with = distinct(sample, Some(&column.name)) as f64;
-        with / rows as f64 >= EXPLODES_FROM && base / rows as f64 <= EXPLODES_FROM / 2.0
+        distinct_pairs(sample, &ids, &column.name)
+            .is_some_and(|pairs| pairs as f64 / total as f64 >= EXPLODES_FROM)
     };
     columns.iter().filter(explodes).map(|column| column.name.clone()).collect()
 }
 
-/// Distinct strict ids of a sample, or distinct pairs of strict id and the value of a column.
-fn distinct(sample: &[RecordBatch], column: Option<&str>) -> usize {
-    let mut seen: HashSet<(Vec<u8>, Option<String>)> = HashSet::new();
-    for batch in sample {
-        let Some(ids) = batch.column_by_name("strict_id").and_then(|array| array.as_fixed_size_binary_opt())
-        else {
-            continue;
-        };
-        let texts = column.and_then(|name| batch.column_by_name(name)).and_then(as_text);
-        for row in 0..batch.num_rows() {
-            let text =
-                texts.as_ref().filter(|texts| texts.is_valid(row)).map(|texts| texts.value(row).to_owned());
-            seen.insert((ids.value(row).to_vec(), text));
-        }
-    }
-    seen.len()
+/// Rows that the grain of prevalence is settled on.
+#[derive(Debug)]
+pub(super) struct Sampled<'a> {
+    /// The batch that they are in.
+    pub(super) batch: &'a RecordBatch,
+    /// Its ids.
+    pub(super) ids: &'a RowIds,
+    /// Which rows.
+    pub(super) rows: Range<usize>,
 }
 
-fn as_text(array: &ArrayRef) -> Option<StringArray> {
-    let text = datafusion::arrow::compute::cast(array, &DataType::Utf8).ok()?;
-    text.as_string_opt::<i32>().cloned()
+/// Of each row of a sample, the number of its strict id.
+fn strict_ids(sample: &[Sampled<'_>]) -> Vec<u32> {
+    let mut numbers: HashMap<Id, u32> = HashMap::new();
+    let rows = sample.iter().flat_map(|sampled| sampled.rows.clone().map(|row| sampled.ids.of(row).strict));
+    rows.map(|id| {
+        let next = numbers.len() as u32;
+        *numbers.entry(id).or_insert(next)
+    })
+    .collect()
+}
+
+/// Distinct pairs of strict id and value of a column; `None` as soon as there cannot be enough of them.
+fn distinct_pairs(sample: &[Sampled<'_>], ids: &[u32], column: &str) -> Option<usize> {
+    let most_equal = ids.len() - (ids.len() as f64 * EXPLODES_FROM).ceil() as usize;
+    let (mut seen, mut number, mut text) = (HashSet::new(), 0, Vec::new());
+    for sampled in sample {
+        let cells = sampled.batch.column_by_name(column).map(|array| Cells::of(array));
+        for row in sampled.rows.clone() {
+            text.clear();
+            text.extend_from_slice(&ids[number].to_le_bytes());
+            cells.iter().for_each(|cells| cells.append_to(row, &mut text));
+            if !seen.contains(text.as_slice()) {
+                seen.insert(text.clone());
+            }
+            number += 1;
+            if number - seen.len() > most_equal {
+                return None;
+            }
+        }
+    }
+    Some(seen.len())
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use datafusion::arrow::array::StringArray;
     use datafusion::arrow::compute::{SortColumn, lexsort_to_indices};
     use proptest::prelude::*;
 
     use super::super::batches::SORTED_BY;
     use super::super::testing::{self, Answered};
     use super::*;
-    use crate::catalog::TableSpec;
     use crate::decode::Limits;
 
     /// A row of a host: what it says in `command`, and whether it says its own name in it.
@@ -267,8 +292,12 @@ mod tests {
         let layout = Layout::new(&spec, spool.index());
         let without: Vec<String> = without.iter().map(ToString::to_string).collect();
         let identifier = Identifier::new(&spec, &layout.table_columns, &without);
-        let batches: Vec<RecordBatch> =
-            answers.iter().map(|answer| stamped(&spec, &layout, (&identifier, &fleet), answer)).collect();
+        let batches: Vec<RecordBatch> = answers
+            .iter()
+            .map(|answer| {
+                testing::stamped(&spec, &layout, (&identifier, fleet.own_names(&answer.host)), answer)
+            })
+            .collect();
         let rows = concat_batches(&layout.schema, &batches).unwrap();
         let by: Vec<SortColumn> = SORTED_BY
             .iter()
@@ -276,17 +305,6 @@ mod tests {
             .collect();
         let order = lexsort_to_indices(&by, None).unwrap();
         Sorted { rows: take_record_batch(&rows, &order).unwrap(), fleet, layout, identifier }
-    }
-
-    fn stamped(
-        spec: &TableSpec,
-        layout: &Layout,
-        (identifier, fleet): (&Identifier, &Fleet),
-        answer: &Answered,
-    ) -> RecordBatch {
-        let batch = testing::decoded(spec, &answer.json);
-        let ids = identifier.identify(&batch, fleet.own_names(&answer.host)).unwrap();
-        layout.stamp(&batch, &answer.host, testing::at(), ids).unwrap()
     }
 
     impl Sorted {

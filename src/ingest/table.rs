@@ -6,26 +6,24 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 
-use super::batches::{Layout, SORTED_BY};
+use super::batches::SORTED_BY;
 use super::hosts::Fleet;
-use super::prevalence::{PrevalenceBuilder, exploding_columns};
+use super::prevalence::PrevalenceBuilder;
+use super::reading::{Decoded, PAYLOADS_PER_TASK, TableReader};
+use super::sorted::Sorted;
 use crate::catalog::TableSpec;
-use crate::decode::{Limits, Origin, Problem, decode};
+use crate::decode::{Limits, Problem};
 use crate::engine::{SortConfig, sort_stream};
 use crate::error::{Error, Result};
-use crate::identity::Identifier;
-use crate::model::{self, SnapshotId, now};
-use crate::store::{FileEntry, SpoolReader, Store};
+use crate::model::{self, SnapshotId};
+use crate::store::{FileEntry, PartWriter, SpoolReader, Store};
 
-/// Payloads that one task decodes: most hold a few dozen rows.
-const PAYLOADS_PER_TASK: usize = 32;
-/// Payloads of other hosts that are looked at before the grain of prevalence is settled.
-const SAMPLED_PAYLOADS: usize = 64;
 /// Problems that are kept word by word, per table.
 const MOST_PROBLEMS: usize = 50;
 
@@ -59,67 +57,80 @@ pub(super) struct HostDecoded {
 /// What came of one table.
 #[derive(Debug, Default)]
 pub(super) struct TableDone {
+    pub(super) table: String,
     pub(super) files: Vec<FileEntry>,
     pub(super) rows: u64,
     pub(super) without: Vec<String>,
-    pub(super) hosts: HashMap<String, HostDecoded>,
+    /// By their place in the fleet.
+    pub(super) hosts: HashMap<u32, HostDecoded>,
     pub(super) problems: Vec<Problem>,
     pub(super) problems_total: u64,
 }
 
-/// Payloads decoded together.
-struct Decoded {
-    batches: Vec<RecordBatch>,
-    hosts: Vec<(String, HostDecoded)>,
-    problems: Vec<Problem>,
-}
-
-/// How rows of one table are read.
-#[derive(Debug)]
-struct TableReader {
-    job: Arc<Job>,
-    spec: TableSpec,
-    layout: Layout,
-    identifier: Identifier,
-    /// When each host answered.
-    answered_at: HashMap<String, DateTime<Utc>>,
-}
-
-/// When the hosts answered for a table, as far as their answers say so and can be believed.
-fn answered_at(job: &Job, table: &str) -> HashMap<String, DateTime<Utc>> {
-    let latest = now();
-    let answers = job.spool.index().answers.iter().filter(|answer| answer.table == table);
-    let known = answers.filter_map(|answer| Some((answer.host.clone(), answer.ended?)));
-    known.filter(|(_, ended)| *ended <= latest).collect()
-}
-
 /// Writes the rows and the prevalence of one table.
 pub(super) async fn write_table(job: Arc<Job>, spec: TableSpec) -> Result<TableDone> {
-    let layout = Layout::new(&spec, job.spool.index());
-    let mut identifier = Identifier::new(&spec, &layout.table_columns, &[]);
-    let answered_at = answered_at(&job, &spec.name);
-    let mut reader = TableReader { job: Arc::clone(&job), spec, layout, identifier, answered_at };
-    let without = reader.exploding()?;
-    identifier = Identifier::new(&reader.spec, &reader.layout.table_columns, &without);
-    reader.identifier = identifier;
-    let reader = Arc::new(reader);
-
-    let (notes, mut noted) = tokio::sync::mpsc::unbounded_channel();
-    let config = SortConfig {
-        memory_limit_bytes: job.memory_limit_bytes,
-        spill_dir: Some(job.spill_dir.clone()),
-        batch_rows: 4096,
-    };
-    let sorted = sort_stream(rows_stream(&reader, notes), &SORTED_BY, &config)?;
+    let reader = TableReader::new(job, spec);
     let started = std::time::Instant::now();
-    let mut done = write_sorted(&reader, sorted).await?;
+    let fits = reader.fits(reader.job.memory_limit_bytes);
+    let done = if fits { write_in_memory(reader).await } else { write_spilling(reader).await }?;
     tracing::info!(
-        table = reader.spec.name,
+        table = done.table,
         rows = done.rows,
         seconds = started.elapsed().as_secs_f64(),
         "wrote table"
     );
-    done.without = without;
+    Ok(done)
+}
+
+/// A table that fits into the memory: decoded whole, then put in order.
+async fn write_in_memory(reader: TableReader) -> Result<TableDone> {
+    let mut reader = Arc::new(reader);
+    let mut done = TableDone { table: reader.spec.name.clone(), ..TableDone::default() };
+    let mut groups = Vec::new();
+    let mut decoding = std::pin::pin!(decoding(&reader));
+    while let Some(decoded) = decoding.next().await {
+        let decoded = decoded?;
+        done.note(decoded.hosts, decoded.problems);
+        groups.extend(decoded.groups);
+    }
+    done.without = reader.exploding_in(&groups);
+    if !done.without.is_empty() {
+        let mut again = TableReader::new(Arc::clone(&reader.job), reader.spec.clone());
+        again.leave_out(&done.without);
+        reader = Arc::new(again);
+        for group in &mut groups {
+            group.ids = reader.identify(&group.rows, &group.payloads);
+        }
+    }
+    let sorted = Sorted::new(groups);
+    let mut writer = TableWriter::new(&reader, &mut done)?;
+    for batch in sorted.batches(&reader) {
+        writer.write(&batch?).await?;
+        tokio::task::yield_now().await;
+    }
+    writer.close().await?;
+    Ok(done)
+}
+
+/// A table that does not: sorted with what does not fit on disk.
+async fn write_spilling(mut reader: TableReader) -> Result<TableDone> {
+    let without = reader.exploding()?;
+    reader.leave_out(&without);
+    let reader = Arc::new(reader);
+    let (notes, mut noted) = tokio::sync::mpsc::unbounded_channel();
+    let config = SortConfig {
+        memory_limit_bytes: reader.job.memory_limit_bytes,
+        spill_dir: Some(reader.job.spill_dir.clone()),
+        batch_rows: 4096,
+    };
+    let mut sorted = sort_stream(rows_stream(&reader, notes), &SORTED_BY, &config)?;
+    let mut done = TableDone { table: reader.spec.name.clone(), without, ..TableDone::default() };
+    let mut writer = TableWriter::new(&reader, &mut done)?;
+    while let Some(batch) = sorted.next().await {
+        let batch = batch.map_err(|source| cannot_sort(&reader.spec.name, source))?;
+        writer.write(&batch).await?;
+    }
+    writer.close().await?;
     while let Some((hosts, problems)) = noted.recv().await {
         done.note(hosts, problems);
     }
@@ -127,7 +138,7 @@ pub(super) async fn write_table(job: Arc<Job>, spec: TableSpec) -> Result<TableD
 }
 
 impl TableDone {
-    fn note(&mut self, hosts: Vec<(String, HostDecoded)>, problems: Vec<Problem>) {
+    fn note(&mut self, hosts: Vec<(u32, HostDecoded)>, problems: Vec<Problem>) {
         for (host, decoded) in hosts {
             self.problems_total += decoded.problems;
             self.hosts.entry(host).or_default().add(decoded);
@@ -152,12 +163,11 @@ impl HostDecoded {
     }
 }
 
-type Notes = tokio::sync::mpsc::UnboundedSender<(Vec<(String, HostDecoded)>, Vec<Problem>)>;
+type Notes = tokio::sync::mpsc::UnboundedSender<(Vec<(u32, HostDecoded)>, Vec<Problem>)>;
 
-/// All rows of the table, decoded and stamped by as many threads as the machine has, in the order of the spool.
-fn rows_stream(reader: &Arc<TableReader>, notes: Notes) -> SendableRecordBatchStream {
-    let payloads = reader.job.spool.index().payloads(&reader.spec.name);
-    let schema = Arc::clone(&reader.layout.schema);
+/// All payloads of the table, decoded by as many threads as the machine has, in the order of the spool.
+fn decoding(reader: &Arc<TableReader>) -> impl Stream<Item = Result<Decoded>> + Send + 'static {
+    let payloads = reader.payloads();
     let threads = reader.job.threads.max(1);
     let of_stream = Arc::clone(reader);
     let tasks = (0..payloads).step_by(PAYLOADS_PER_TASK).map(move |first| {
@@ -165,95 +175,82 @@ fn rows_stream(reader: &Arc<TableReader>, notes: Notes) -> SendableRecordBatchSt
         let range = first..(first + PAYLOADS_PER_TASK).min(payloads);
         async move { tokio::task::spawn_blocking(move || reader.decode(range)).await }
     });
-    let batches = stream::iter(tasks).buffered(threads).map(move |joined| {
-        let decoded = joined
+    stream::iter(tasks).buffered(threads).map(|joined| {
+        joined
             .map_err(|source| Error::internal("a decoding task died").source(source))
             .and_then(|decoded| decoded)
-            .map_err(|error| DataFusionError::External(Box::new(error)))?;
+    })
+}
+
+/// All rows of the table, with hosts, times and ids.
+fn rows_stream(reader: &Arc<TableReader>, notes: Notes) -> SendableRecordBatchStream {
+    let schema = Arc::clone(&reader.layout.schema);
+    let of_stream = Arc::clone(reader);
+    let batches = decoding(reader).map(move |decoded| {
+        let decoded = decoded.map_err(|error| DataFusionError::External(Box::new(error)))?;
         // Nobody listens any more when writing failed; the stream is dropped next.
         let _ = notes.send((decoded.hosts, decoded.problems));
-        Ok::<_, DataFusionError>(stream::iter(decoded.batches.into_iter().map(Ok)))
+        let reader = Arc::clone(&of_stream);
+        let stamped = decoded.groups.into_iter().map(move |group| {
+            reader.stamped(&group).map_err(|error| DataFusionError::External(Box::new(error)))
+        });
+        Ok::<_, DataFusionError>(stream::iter(stamped))
     });
     let flat = futures::TryStreamExt::try_flatten(batches);
     Box::pin(RecordBatchStreamAdapter::new(schema, flat))
 }
 
-impl TableReader {
-    /// The columns to leave out of the grain, found on payloads spread over the whole spool.
-    fn exploding(&self) -> Result<Vec<String>> {
-        let payloads = self.job.spool.index().payloads(&self.spec.name);
-        if payloads < 8 {
-            return Ok(Vec::new());
-        }
-        let step = payloads.div_ceil(SAMPLED_PAYLOADS);
-        let mut sample = Vec::new();
-        for number in (0..payloads).step_by(step) {
-            sample.extend(self.decode(number..number + 1)?.batches);
-        }
-        let columns: Vec<_> = self.identifier.grain_columns().cloned().collect();
-        Ok(exploding_columns(&sample, &columns))
-    }
-
-    fn decode(&self, range: std::ops::Range<usize>) -> Result<Decoded> {
-        let mut done = Decoded { batches: Vec::new(), hosts: Vec::new(), problems: Vec::new() };
-        let payloads = range.len() as u64;
-        for number in range {
-            let (header, json) = self.job.spool.rows(&self.spec.name, number)?;
-            let origin = Origin { source: header.source, line: header.line, column: header.column };
-            let decoded = decode(&json, &origin, &self.spec, &self.job.limits);
-            let ids = self.identifier.identify(&decoded.batch, self.job.fleet.own_names(&header.host))?;
-            let at = self.answered_at.get(&header.host).copied().unwrap_or(self.job.started);
-            done.batches.push(self.layout.stamp(&decoded.batch, &header.host, at, ids)?);
-            let note = HostDecoded {
-                rows: decoded.batch.num_rows() as u64,
-                missing: Some(decoded.missing),
-                problems: decoded.problems_total,
-                first_problem: decoded.problems.first().map(ToString::to_string),
-                oversized_cells: decoded.oversized_cells,
-            };
-            done.hosts.push((header.host, note));
-            done.problems.extend(decoded.problems);
-        }
-        let _ = self.job.progress.send(payloads);
-        Ok(done)
-    }
+/// Writes parts and prevalence while the sorted rows stream past.
+struct TableWriter<'a> {
+    reader: &'a TableReader,
+    done: &'a mut TableDone,
+    part_schema: SchemaRef,
+    part: Option<PartWriter>,
+    prevalence: PrevalenceBuilder<'a>,
+    lines: PartWriter,
 }
 
-/// Writes parts and prevalence while the sorted rows stream past.
-async fn write_sorted(reader: &TableReader, mut sorted: SendableRecordBatchStream) -> Result<TableDone> {
-    let job = &reader.job;
-    let table = reader.spec.name.as_str();
-    let of = (&job.of, job.snapshot);
-    let part_schema = reader.layout.part_schema();
-    let columns: Vec<usize> = (0..part_schema.fields().len()).collect();
-    let mut prevalence = PrevalenceBuilder::new(&reader.layout, &reader.identifier, &job.fleet);
-    let mut lines = job.store.prevalence_part(table, of, prevalence.schema())?;
-    let mut done = TableDone::default();
-    let mut part = None;
-    while let Some(batch) = sorted.next().await {
-        let batch = batch.map_err(|source| cannot_sort(table, source))?;
-        done.rows += batch.num_rows() as u64;
-        lines.write(&prevalence.push(&batch)?).await?;
+impl<'a> TableWriter<'a> {
+    fn new(reader: &'a TableReader, done: &'a mut TableDone) -> Result<Self> {
+        let job = &reader.job;
+        let prevalence = PrevalenceBuilder::new(&reader.layout, &reader.identifier, &job.fleet);
+        let lines =
+            job.store.prevalence_part(&reader.spec.name, (&job.of, job.snapshot), prevalence.schema())?;
+        Ok(Self { reader, done, part_schema: reader.layout.part_schema(), part: None, prevalence, lines })
+    }
+
+    async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.done.rows += batch.num_rows() as u64;
+        self.lines.write(&self.prevalence.push(batch)?).await?;
+        let columns: Vec<usize> = (0..self.part_schema.fields().len()).collect();
         let rows = batch
             .project(&columns)
             .map_err(|source| Error::internal("cannot project sorted rows").source(source))?;
-        let mut writer = match part.take() {
+        let mut writer = match self.part.take() {
             Some(writer) => writer,
-            None => job.store.rows_part(table, of, done.files.len(), &part_schema)?,
+            None => {
+                let job = &self.reader.job;
+                let of = (&job.of, job.snapshot);
+                job.store.rows_part(&self.reader.spec.name, of, self.done.files.len(), &self.part_schema)?
+            }
         };
         writer.write(&rows).await?;
         if writer.is_full() {
-            done.files.push(writer.close().await?);
+            self.done.files.push(writer.close().await?);
         } else {
-            part = Some(writer);
+            self.part = Some(writer);
         }
+        Ok(())
     }
-    if let Some(writer) = part {
-        done.files.push(writer.close().await?);
+
+    async fn close(mut self) -> Result<()> {
+        if let Some(writer) = self.part {
+            self.done.files.push(writer.close().await?);
+        }
+        self.lines.write(&self.prevalence.finish()?).await?;
+        self.done.files.push(self.lines.close().await?);
+        Ok(())
     }
-    lines.write(&prevalence.finish()?).await?;
-    done.files.push(lines.close().await?);
-    Ok(done)
 }
 
 /// Our own errors travel through DataFusion's stream and come out as themselves.

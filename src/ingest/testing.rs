@@ -7,10 +7,12 @@ use std::sync::LazyLock;
 use chrono::{DateTime, Utc};
 use datafusion::arrow::array::RecordBatch;
 
+use super::batches::{Layout, Stamps};
 use super::receive::{Receiver, prepare};
 use crate::catalog::{Catalog, TableSpec};
 use crate::collect::Answer;
 use crate::decode::{Limits, Origin, decode};
+use crate::identity::{Identifier, OwnNames};
 use crate::model::Status;
 use crate::store::{SpoolBegin, SpoolReader, SpoolWriter};
 
@@ -90,6 +92,19 @@ pub(super) fn begin() -> SpoolBegin {
 
 pub(super) fn decoded(spec: &TableSpec, json: &str) -> RecordBatch {
     decode(json, &Origin::default(), spec, &Limits::default()).batch
+}
+
+/// A host's answer with host, time and ids.
+pub(super) fn stamped(
+    spec: &TableSpec,
+    layout: &Layout,
+    (identifier, own): (&Identifier, &OwnNames),
+    answer: &Answered,
+) -> RecordBatch {
+    let rows = layout.fit(&decoded(spec, &answer.json)).unwrap();
+    let ids = identifier.identify(&rows, &[(0..rows.num_rows(), own)]);
+    let stamp = |row| (answer.host.as_str(), at().timestamp_millis(), ids.of(row));
+    layout.stamp(&rows, Stamps::of((0..rows.num_rows()).map(stamp))).unwrap()
 }
 
 /// A spool with these answers, in `dir`.

@@ -8,6 +8,7 @@ mod baselines;
 mod columns;
 mod commits;
 mod ddl;
+mod encodings;
 mod lookup;
 mod manifest;
 mod parts;

@@ -10,12 +10,9 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
 use parquet::arrow::AsyncArrowWriter;
 use parquet::arrow::async_writer::AsyncFileWriter;
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
 
+use super::encodings::{SAMPLE_ROWS, properties};
 use super::manifest::{FileEntry, FileKind};
 use super::told;
 use crate::error::{Error, Result};
@@ -24,12 +21,8 @@ use crate::error::{Error, Result};
 const PART_BYTES: u64 = 128 * 1024 * 1024;
 /// … or so many rows.
 pub(super) const PART_ROWS: u64 = 1_000_000;
-/// Rows of a row group: small enough that a writer's memory stays in the tens of megabytes.
-const ROW_GROUP_ROWS: usize = 131_072;
-/// Bytes of a row group, for tables with huge cells.
-const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
-/// Bytes of a value that go into statistics: a hostile value must not blow up the footer.
-const STATISTICS_BYTES: usize = 64;
+/// Rows of wide cells that wait for the encoding to be settled, in bytes.
+const SAMPLE_BYTES: usize = 8 * 1024 * 1024;
 
 /// A file of up to so many bytes is one request, which writes it where nothing is yet; a larger one goes in parts of this
 /// size. S3 takes no smaller ones than 5 MiB.
@@ -39,10 +32,19 @@ const CHUNKS_IN_FLIGHT: usize = 2;
 
 /// Writes one Parquet file and tells, at the end, what the manifest says of it.
 pub struct PartWriter {
-    writer: AsyncArrowWriter<DigestingWriter>,
+    writer: Writer,
+    schema: SchemaRef,
     digest: Arc<std::sync::Mutex<Digest>>,
     entry: FileEntry,
     most_rows: u64,
+}
+
+/// A file before and after its encoding is settled.
+enum Writer {
+    Waiting(DigestingWriter, Vec<RecordBatch>),
+    Writing(Box<AsyncArrowWriter<DigestingWriter>>),
+    /// Writing failed.
+    Failed,
 }
 
 impl std::fmt::Debug for PartWriter {
@@ -68,8 +70,7 @@ impl PartWriter {
             below: Below::Small(Vec::new()),
             digest: Arc::clone(&digest),
         };
-        let writer = AsyncArrowWriter::try_new(sink, Arc::clone(schema), Some(properties(schema)))
-            .map_err(|source| cannot_write(path, source))?;
+        let writer = Writer::Waiting(sink, Vec::new());
         let entry = FileEntry {
             kind,
             table: table.map(ToOwned::to_owned),
@@ -78,7 +79,7 @@ impl PartWriter {
             bytes: 0,
             blake3: String::new(),
         };
-        Ok(Self { writer, digest, entry, most_rows: PART_ROWS })
+        Ok(Self { writer, schema: Arc::clone(schema), digest, entry, most_rows: PART_ROWS })
     }
 
     /// Full from so many rows on.
@@ -92,12 +93,42 @@ impl PartWriter {
     /// The store does not take the bytes; the file is named.
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.entry.rows += batch.num_rows() as u64;
-        self.writer.write(batch).await.map_err(|source| cannot_write(&self.entry.path, source))
+        match &mut self.writer {
+            Writer::Waiting(_, first) => {
+                first.push(batch.clone());
+                let bytes: usize = first.iter().map(RecordBatch::get_array_memory_size).sum();
+                let is_enough = self.entry.rows >= SAMPLE_ROWS as u64 || bytes >= SAMPLE_BYTES;
+                if is_enough { self.start().await } else { Ok(()) }
+            }
+            Writer::Writing(writer) => {
+                writer.write(batch).await.map_err(|source| cannot_write(&self.entry.path, source))
+            }
+            Writer::Failed => Err(Error::internal(format!("`{}` failed before", self.entry.path))),
+        }
+    }
+
+    /// Settles the encoding by the first rows, and writes these.
+    async fn start(&mut self) -> Result<()> {
+        let Writer::Waiting(sink, first) = std::mem::replace(&mut self.writer, Writer::Failed) else {
+            return Ok(());
+        };
+        let cannot = |source| cannot_write(&self.entry.path, source);
+        let properties = properties(&self.schema, &first).map_err(cannot)?;
+        let mut writer =
+            AsyncArrowWriter::try_new(sink, Arc::clone(&self.schema), Some(properties)).map_err(cannot)?;
+        for batch in &first {
+            writer.write(batch).await.map_err(cannot)?;
+        }
+        self.writer = Writer::Writing(Box::new(writer));
+        Ok(())
     }
 
     /// Whether the part is large enough to be closed.
     pub fn is_full(&self) -> bool {
-        let bytes = self.writer.bytes_written() + self.writer.in_progress_size();
+        let bytes = match &self.writer {
+            Writer::Writing(writer) => writer.bytes_written() + writer.in_progress_size(),
+            Writer::Waiting(..) | Writer::Failed => 0,
+        };
         self.entry.rows >= self.most_rows || bytes as u64 >= PART_BYTES
     }
 
@@ -105,8 +136,14 @@ impl PartWriter {
     ///
     /// # Errors
     /// The store does not take the bytes; the file is named.
-    pub async fn close(self) -> Result<FileEntry> {
+    pub async fn close(mut self) -> Result<FileEntry> {
+        if matches!(self.writer, Writer::Waiting(..)) {
+            self.start().await?;
+        }
         let Self { writer, digest, mut entry, .. } = self;
+        let Writer::Writing(writer) = writer else {
+            return Err(Error::internal(format!("`{}` failed before", entry.path)));
+        };
         writer.close().await.map_err(|source| cannot_write(&entry.path, source))?;
         let digest = digest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         entry.bytes = digest.bytes;
@@ -118,32 +155,6 @@ impl PartWriter {
 fn cannot_write(path: &str, source: ParquetError) -> Error {
     let hint = "check the space and the permissions of the store; a collection can be finished with `diffy snapshot recover`";
     told::failed(format!("cannot write `{path}`"), Some(hint), source)
-}
-
-fn properties(schema: &SchemaRef) -> WriterProperties {
-    // Equal strict ids stand by the line of prevalence that they belong to and then by host, so `host` is not said.
-    let sorted_by: Vec<SortingColumn> = ["loose_id", "strict_id"]
-        .iter()
-        .map_while(|name| schema.index_of(name).ok())
-        .map(|index| SortingColumn {
-            column_idx: i32::try_from(index).unwrap_or(i32::MAX),
-            descending: false,
-            nulls_first: true,
-        })
-        .collect();
-    let builder = WriterProperties::builder()
-        .set_created_by(format!("diffy {}", env!("CARGO_PKG_VERSION")))
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_statistics_truncate_length(Some(STATISTICS_BYTES))
-        .set_column_index_truncate_length(Some(STATISTICS_BYTES));
-    let has_ids = schema.index_of("strict_id").is_ok();
-    builder
-        .set_sorting_columns((!sorted_by.is_empty() && has_ids).then_some(sorted_by))
-        .set_column_bloom_filter_enabled(ColumnPath::from("strict_id"), has_ids)
-        .build()
 }
 
 #[derive(Default)]

@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::error::{Error, Result};
 use crate::model::{Coverage, Fleet, KnownHost, SnapshotId};
@@ -100,6 +102,16 @@ struct Place {
     payload: u64,
 }
 
+/// The payloads of a table.
+#[derive(Debug, Default)]
+struct TableRows {
+    places: Vec<Place>,
+    /// What they unpack to, in bytes.
+    bytes: u64,
+    /// Rows in them.
+    rows: u64,
+}
+
 /// What is in a spool, but for the payloads.
 #[derive(Debug)]
 pub struct SpoolIndex {
@@ -113,7 +125,7 @@ pub struct SpoolIndex {
     pub warnings: Vec<String>,
     /// Bytes at the end that are no whole frame.
     pub torn_bytes: u64,
-    rows: BTreeMap<String, Vec<Place>>,
+    rows: BTreeMap<String, TableRows>,
     unknown_columns: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
@@ -131,7 +143,53 @@ impl SpoolIndex {
 
     /// How many payloads a table has.
     pub fn payloads(&self, table: &str) -> usize {
-        self.rows.get(table).map_or(0, Vec::len)
+        self.rows.get(table).map_or(0, |rows| rows.places.len())
+    }
+
+    /// How many bytes of JSON they hold together.
+    pub fn bytes(&self, table: &str) -> u64 {
+        self.rows.get(table).map_or(0, |rows| rows.bytes)
+    }
+
+    /// How many rows they hold together.
+    pub fn row_count(&self, table: &str) -> u64 {
+        self.rows.get(table).map_or(0, |rows| rows.rows)
+    }
+
+    fn new(begin: SpoolBegin) -> Self {
+        Self {
+            begin,
+            hosts: Vec::new(),
+            answers: Vec::new(),
+            warnings: Vec::new(),
+            torn_bytes: 0,
+            rows: BTreeMap::new(),
+            unknown_columns: BTreeMap::new(),
+        }
+    }
+
+    /// Takes up a frame that stands in the file whole.
+    fn note(&mut self, frame: Frame, place: Place, payload: &[u8]) {
+        match frame {
+            Frame::Begin(_) => {}
+            Frame::Host(host) => self.hosts.push(host),
+            Frame::Rows(header) => {
+                if !self.rows.contains_key(&header.table) {
+                    self.rows.insert(header.table.clone(), TableRows::default());
+                }
+                if let Some(rows) = self.rows.get_mut(&header.table) {
+                    rows.places.push(place);
+                    rows.bytes += unpacked_bytes(payload);
+                    rows.rows += header.rows;
+                }
+                for column in header.unknown_columns {
+                    let unknown = self.unknown_columns.entry(header.table.clone()).or_default();
+                    *unknown.entry(column).or_default() += 1;
+                }
+            }
+            Frame::Answer(coverage) => self.answers.push(coverage),
+            Frame::Warning { text } => self.warnings.push(text),
+        }
     }
 }
 
@@ -140,8 +198,53 @@ impl SpoolIndex {
 /// # Errors
 /// `Internal` when zstd fails.
 pub fn pack(json: &str) -> Result<Vec<u8>> {
-    zstd::bulk::compress(json.as_bytes(), ZSTD_LEVEL)
+    static IDLE: Idle<Compressor<'static>> = Idle::new();
+    IDLE.with(|| Compressor::new(ZSTD_LEVEL), |packer| packer.compress(json.as_bytes()))
         .map_err(|source| Error::internal("cannot compress rows").source(source))
+}
+
+fn unpack(payload: &[u8]) -> io::Result<String> {
+    static IDLE: Idle<Decompressor<'static>> = Idle::new();
+    let bytes = unpacked_bytes(payload);
+    let (true, Ok(capacity)) = ((1..=LARGEST_PAYLOAD).contains(&bytes), usize::try_from(bytes)) else {
+        let mut json = String::new();
+        zstd::Decoder::new(payload)?.take(LARGEST_PAYLOAD).read_to_string(&mut json)?;
+        return Ok(json);
+    };
+    let json = IDLE.with(Decompressor::new, |unpacker| unpacker.decompress(payload, capacity))?;
+    String::from_utf8(json).map_err(io::Error::other)
+}
+
+/// What a payload says that it unpacks to; 0 when it does not say.
+fn unpacked_bytes(payload: &[u8]) -> u64 {
+    zstd::zstd_safe::get_frame_content_size(payload).ok().flatten().unwrap_or(0)
+}
+
+/// Packers that wait for work: to make one costs more than to pack a payload of a few kilobytes.
+struct Idle<T>(Mutex<Vec<T>>);
+
+impl<T> Idle<T> {
+    /// More are not kept.
+    const MOST: usize = 8;
+
+    const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    fn with<R>(
+        &self,
+        make: impl FnOnce() -> io::Result<T>,
+        work: impl FnOnce(&mut T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut tool = kept.map_or_else(make, Ok)?;
+        let done = work(&mut tool)?;
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < Self::MOST {
+            idle.push(tool);
+        }
+        Ok(done)
+    }
 }
 
 /// Appends to a spool file, which it holds locked.
@@ -149,7 +252,13 @@ pub fn pack(json: &str) -> Result<Vec<u8>> {
 pub struct SpoolWriter {
     file: File,
     path: PathBuf,
+    length: u64,
     unsynced: u64,
+    /// Of what was appended, so that nothing has to be read back.
+    index: SpoolIndex,
+    /// Whether the file took every frame whole, so that the index is right.
+    whole: bool,
+    frame: Vec<u8>,
 }
 
 impl SpoolWriter {
@@ -172,7 +281,15 @@ impl SpoolWriter {
             OpenOptions::new().read(true).write(true).create_new(true).open(&new).map_err(cannot)?;
         file.try_lock().map_err(|source| cannot(lock_error(source)))?;
         file.write_all(MAGIC).map_err(cannot)?;
-        let mut writer = Self { file, path: path.clone(), unsynced: 0 };
+        let mut writer = Self {
+            file,
+            path: path.clone(),
+            length: MAGIC.len() as u64,
+            unsynced: 0,
+            index: SpoolIndex::new(begin.clone()),
+            whole: true,
+            frame: Vec::new(),
+        };
         writer.append(&Frame::Begin(begin.clone()), &[])?;
         std::fs::rename(&new, &path).map_err(cannot)?;
         Ok(writer)
@@ -185,22 +302,33 @@ impl SpoolWriter {
     pub fn append(&mut self, frame: &Frame, payload: &[u8]) -> Result<()> {
         let header = serde_json::to_vec(frame)
             .map_err(|source| Error::internal("cannot encode a spool frame").source(source))?;
-        let mut bytes = Vec::with_capacity(PREFIX_BYTES + header.len() + payload.len());
-        bytes.extend_from_slice(&(header.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&digest(&header, payload));
-        bytes.extend_from_slice(&header);
-        bytes.extend_from_slice(payload);
-        self.write(&bytes).map_err(|source| {
+        self.write(&header, payload).map_err(|source| {
+            self.whole = false;
             Error::remote(format!("cannot write `{}`", self.path.display()))
                 .source(source)
                 .hint("free some space, then finish the collection with `diffy snapshot recover`")
-        })
+        })?;
+        let place = Place {
+            offset: self.length + PREFIX_BYTES as u64,
+            header: header.len() as u32,
+            payload: payload.len() as u64,
+        };
+        self.length = place.offset + header.len() as u64 + place.payload;
+        self.index.note(frame.clone(), place, payload);
+        Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.unsynced += bytes.len() as u64;
+    /// Writes a frame with one call, so that nothing of others stands between.
+    fn write(&mut self, header: &[u8], payload: &[u8]) -> io::Result<()> {
+        self.frame.clear();
+        self.frame.shrink_to(1 << 20);
+        self.frame.extend_from_slice(&(header.len() as u32).to_le_bytes());
+        self.frame.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+        self.frame.extend_from_slice(&digest(header, payload));
+        self.frame.extend_from_slice(header);
+        self.frame.extend_from_slice(payload);
+        self.file.write_all(&self.frame)?;
+        self.unsynced += self.frame.len() as u64;
         if self.unsynced >= SYNC_EVERY_BYTES {
             self.file.sync_data()?;
             self.unsynced = 0;
@@ -208,16 +336,19 @@ impl SpoolWriter {
         Ok(())
     }
 
-    /// Ends writing and reads back what is there.
+    /// Ends writing; what is there is safe when this returns, and can be read.
     ///
     /// # Errors
-    /// The file cannot be synced or read; it is named.
+    /// The file cannot be synced; it is named.
     pub fn into_reader(self) -> Result<SpoolReader> {
         let synced = self.file.sync_data();
         synced.map_err(|source| {
             Error::remote(format!("cannot write `{}`", self.path.display())).source(source)
         })?;
-        SpoolReader::read(self.file, self.path)
+        if !self.whole {
+            return SpoolReader::read(self.file, self.path);
+        }
+        Ok(SpoolReader { file: self.file, path: self.path, index: self.index })
     }
 }
 
@@ -260,12 +391,13 @@ impl SpoolReader {
             .index
             .rows
             .get(table)
-            .and_then(|places| places.get(number))
+            .and_then(|rows| rows.places.get(number))
             .ok_or_else(|| Error::internal(format!("table `{table}` has no payload {number}")))?;
         let changed = || Error::data(format!("spool `{}` changed while it was read", self.path.display()));
         let bytes = self.read_at(place).map_err(|source| changed().source(source))?;
         let (header, payload) = bytes.split_at(place.header as usize);
-        let Ok(Frame::Rows(header)) = serde_json::from_slice(header) else { return Err(changed()) };
+        // The frame has a tag beside the fields of the header.
+        let Ok(header) = serde_json::from_slice(header) else { return Err(changed()) };
         let json = unpack(payload).map_err(|source| changed().source(source))?;
         Ok((header, json))
     }
@@ -343,12 +475,6 @@ fn digest(header: &[u8], payload: &[u8]) -> [u8; 16] {
     short
 }
 
-fn unpack(payload: &[u8]) -> io::Result<String> {
-    let mut json = String::new();
-    zstd::Decoder::new(payload)?.take(LARGEST_PAYLOAD).read_to_string(&mut json)?;
-    Ok(json)
-}
-
 /// Reads all frames up to the first that is not whole.
 fn scan(file: &File) -> Result<SpoolIndex> {
     let unreadable = |source: io::Error| Error::remote("cannot read spool").source(source);
@@ -359,9 +485,13 @@ fn scan(file: &File) -> Result<SpoolIndex> {
     let is_spool = reader.read_exact(&mut magic).is_ok() && &magic == MAGIC;
     let mut offset = MAGIC.len() as u64;
     let mut index: Option<SpoolIndex> = None;
-    while is_spool && let Some((frame, place)) = next_frame(&mut reader, offset, length) {
+    while is_spool && let Some((frame, place, payload)) = next_frame(&mut reader, offset, length) {
         offset = place.offset + u64::from(place.header) + place.payload;
-        note(&mut index, frame, place);
+        match (&mut index, frame) {
+            (None, Frame::Begin(begin)) => index = Some(SpoolIndex::new(begin)),
+            (None, _) => {}
+            (Some(index), frame) => index.note(frame, place, &payload),
+        }
     }
     let mut index = index.ok_or_else(|| {
         Error::data("this is no spool, or its collection died before anything was received")
@@ -372,7 +502,7 @@ fn scan(file: &File) -> Result<SpoolIndex> {
 }
 
 /// `None` at the end, and at a frame that is not whole.
-fn next_frame(reader: &mut impl Read, offset: u64, length: u64) -> Option<(Frame, Place)> {
+fn next_frame(reader: &mut impl Read, offset: u64, length: u64) -> Option<(Frame, Place, Vec<u8>)> {
     let mut prefix = [0; PREFIX_BYTES];
     reader.read_exact(&mut prefix).ok()?;
     let header_length = u32::from_le_bytes(prefix[..4].try_into().ok()?);
@@ -390,36 +520,7 @@ fn next_frame(reader: &mut impl Read, offset: u64, length: u64) -> Option<(Frame
         return None;
     }
     let frame = serde_json::from_slice(&header).ok()?;
-    Some((frame, Place { offset: start, header: header_length, payload: payload_length }))
-}
-
-fn note(index: &mut Option<SpoolIndex>, frame: Frame, place: Place) {
-    if let Frame::Begin(begin) = frame {
-        index.get_or_insert_with(|| SpoolIndex {
-            begin,
-            hosts: Vec::new(),
-            answers: Vec::new(),
-            warnings: Vec::new(),
-            torn_bytes: 0,
-            rows: BTreeMap::new(),
-            unknown_columns: BTreeMap::new(),
-        });
-        return;
-    }
-    let Some(index) = index else { return };
-    match frame {
-        Frame::Begin(_) => {}
-        Frame::Host(host) => index.hosts.push(host),
-        Frame::Rows(header) => {
-            let unknown = index.unknown_columns.entry(header.table.clone()).or_default();
-            for column in header.unknown_columns {
-                *unknown.entry(column).or_default() += 1;
-            }
-            index.rows.entry(header.table).or_default().push(place);
-        }
-        Frame::Answer(coverage) => index.answers.push(coverage),
-        Frame::Warning { text } => index.warnings.push(text),
-    }
+    Some((frame, Place { offset: start, header: header_length, payload: payload_length }, payload))
 }
 
 #[cfg(test)]
