@@ -6,11 +6,9 @@
 -- false positives: rows that each host has of its own; `row_on_hosts` shows the content of a strict id.
 -- references: T1036, https://attack.mitre.org/techniques/T1036/
 
--- Not in order: there may be many. A strict id belongs to one table.
+-- Not in order: there may be many. A strict id belongs to one table. What is on the left is held in memory.
 SELECT now.fleet, now.table_name, now.loose_id, now.strict_id, now.hosts AS hosts_with_row
-FROM current.identities AS now
-LEFT ANTI JOIN (
-    SELECT strict_id FROM identities WHERE snapshot = $snapshot
-) AS other ON other.strict_id = now.strict_id
+FROM (SELECT strict_id FROM identities WHERE snapshot = $snapshot) AS other
+RIGHT ANTI JOIN current.identities AS now ON now.strict_id = other.strict_id
 WHERE ($fleet = '' OR now.fleet = $fleet)
   AND ($table = '' OR now.table_name = $table)

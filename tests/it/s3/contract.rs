@@ -117,6 +117,7 @@ fn manifest(fleet: &Fleet, snapshot: SnapshotId, by: &str, files: Vec<FileEntry>
         hosts_asked: 1,
         hosts_answered: 1,
         hosts_failed: 0,
+        answered: Default::default(),
         rows: 0,
         prevalence_without: BTreeMap::new(),
         warnings: Vec::new(),
