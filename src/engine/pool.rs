@@ -11,6 +11,9 @@ use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryLimit, MemoryPo
 
 /// One of so many parts is for consumers that cannot spill, say the hash table of a join.
 const KEPT: usize = 4;
+/// What a consumer that can spill is given also when others have taken all that there is for such: without it a sort
+/// that has nothing yet could not begin, and one that has just spilled could not go on.
+const FLOOR: usize = 2 << 20;
 
 /// A bounded pool.
 #[derive(Debug)]
@@ -68,7 +71,10 @@ impl MemoryPool for QueryPool {
         if !reservation.consumer().can_spill() {
             return self.all.try_grow(reservation, additional);
         }
-        if !self.take_spillable(additional) {
+        let is_little = reservation.size().saturating_add(additional) <= FLOOR;
+        if is_little {
+            self.spillable.fetch_add(additional, Ordering::Relaxed);
+        } else if !self.take_spillable(additional) {
             return Err(self.exhausted(reservation, additional));
         }
         self.all.try_grow(reservation, additional).inspect_err(|_| {
@@ -101,21 +107,25 @@ mod tests {
 
     #[test]
     fn what_can_spill_leaves_a_quarter_to_what_cannot() {
-        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(100));
+        const MIB: usize = 1 << 20;
+        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(100 * MIB));
         let spills = MemoryConsumer::new("sort").with_can_spill(true).register(&pool);
-        let idle = MemoryConsumer::new("idle").with_can_spill(true).register(&pool);
+        let second = MemoryConsumer::new("another sort").with_can_spill(true).register(&pool);
         let joins = MemoryConsumer::new("join").register(&pool);
-        spills.try_grow(75).unwrap();
-        assert!(spills.try_grow(1).is_err() && idle.try_grow(1).is_err());
-        joins.try_grow(25).unwrap();
+        spills.try_grow(75 * MIB).unwrap();
+        assert!(spills.try_grow(1).is_err() && second.try_grow(3 * MIB).is_err());
+        // Enough to begin with.
+        second.try_grow(2 * MIB).unwrap();
+        assert!(second.try_grow(1).is_err());
+        joins.try_grow(23 * MIB).unwrap();
         assert!(joins.try_grow(1).is_err());
         spills.free();
-        idle.try_grow(60).unwrap();
-        assert_eq!(pool.reserved(), 85);
-        joins.try_grow(15).unwrap();
-        assert!(idle.try_grow(1).is_err(), "the whole is a limit, too");
-        drop((joins, idle));
+        second.try_grow(60 * MIB).unwrap();
+        assert_eq!(pool.reserved(), 85 * MIB);
+        joins.try_grow(15 * MIB).unwrap();
+        assert!(second.try_grow(1).is_err(), "the whole is a limit, too");
+        drop((joins, second));
         assert_eq!(pool.reserved(), 0);
-        spills.try_grow(75).unwrap();
+        spills.try_grow(75 * MIB).unwrap();
     }
 }

@@ -5,10 +5,11 @@
 //! list, and the others stream past it one after the other: both are walked once, and nothing is hashed.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, UInt32Array,
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, UInt32Array,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
@@ -27,8 +28,10 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::table::{SnapshotTable, is_partition_filter};
 
-/// Columns that are read, in the order in which ids are compared.
+/// The ids, in the order in which they are compared.
 const IDS: [&str; 2] = ["loose_id", "strict_id"];
+/// Says where one snapshot ends and the next begins.
+const SNAPSHOT: &str = "snapshot";
 /// Bytes of both.
 const KEY_BYTES: usize = 32;
 
@@ -56,7 +59,7 @@ impl SightingTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = self.lines.schema();
         let columns: std::result::Result<Vec<usize>, _> =
-            IDS.iter().map(|name| schema.index_of(name)).collect();
+            IDS.iter().chain([&SNAPSHOT]).map(|name| schema.index_of(name)).collect();
         let (lines, named) = self.lines.by_snapshot(state, columns?, filters).await?;
         let all = || (0..self.schema.fields().len()).collect();
         let places = projection.cloned().unwrap_or_else(all);
@@ -117,11 +120,13 @@ impl TableProvider for SightingTable {
     }
 }
 
-/// Walks the partitions of `lines`, one for each snapshot, newest first.
+/// Walks `lines`, the snapshots one after the other, newest first.
+///
+/// All stand in one partition: a cluster gives each of its tasks one partition of what is read.
 #[derive(Debug, Clone)]
 pub(super) struct SightingExec {
     lines: Arc<dyn ExecutionPlan>,
-    /// Fleet and snapshot of each partition.
+    /// Fleet and snapshot, in the order in which they come; some may have no lines.
     named: Arc<Vec<(String, String)>>,
     /// Which of the columns are kept.
     places: Vec<usize>,
@@ -143,7 +148,7 @@ impl SightingExec {
         Ok(Self { lines, named: Arc::new(named), places, properties: Arc::new(properties) })
     }
 
-    /// What [`Self::new`] needs beside the lines: fleet and snapshot of each partition, and the kept columns.
+    /// What [`Self::new`] needs beside the lines: fleet and snapshot of each, and the kept columns.
     #[cfg(feature = "ballista")]
     pub(super) fn parts(&self) -> (&[(String, String)], &[usize]) {
         (&self.named, &self.places)
@@ -176,7 +181,7 @@ impl ExecutionPlan for SightingExec {
         vec![&self.lines]
     }
 
-    /// Each partition is one snapshot, and must stay so.
+    /// Snapshots must come one after the other.
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false]
     }
@@ -225,24 +230,31 @@ async fn batches(
 
 impl SightingExec {
     async fn walk(&self, context: &Arc<TaskContext>) -> Result<Sightings> {
-        let held = MemoryConsumer::new("SightingExec").register(context.memory_pool());
-        let mut sightings = Sightings { held, keys: Vec::new(), first: Vec::new(), snapshots: Vec::new() };
-        let mut newest = self.lines.execute(0, Arc::clone(context))?;
-        while let Some(batch) = newest.next().await {
-            sightings.take(&batch?)?;
-        }
-        sightings.seal()?;
-        for partition in 1..self.named.len() {
-            let mut older = self.lines.execute(partition, Arc::clone(context))?;
-            let mut place = 0;
-            while let Some(batch) = older.next().await {
-                place = sightings.note(&batch?, (partition as u32, place))?;
+        let mut sightings =
+            Sightings::new(MemoryConsumer::new("SightingExec").register(context.memory_pool()));
+        let mut lines = self.lines.execute(0, Arc::clone(context))?;
+        let mut at = Place::default();
+        while let Some(batch) = lines.next().await {
+            let batch = batch?;
+            for (snapshot, rows) in runs(&batch)? {
+                at = self.placed(at, snapshot)?;
+                sightings.take(&Ids::of(&batch.slice(rows.start, rows.len()))?, &mut at)?;
             }
         }
         Ok(sightings)
     }
 
-    fn batch(&self, sightings: &Sightings, rows: std::ops::Range<usize>) -> Result<RecordBatch> {
+    /// Where the lines of a snapshot go on: at the beginning, where it is another than that of the lines before.
+    fn placed(&self, at: Place, snapshot: &str) -> Result<Place> {
+        let ahead = self.named[at.snapshot..].iter().position(|(_, name)| name == snapshot);
+        match ahead {
+            Some(0) => Ok(at),
+            Some(ahead) => Ok(Place { snapshot: at.snapshot + ahead, ..Place::default() }),
+            None => internal_err!("lines of snapshot `{snapshot}` came where nobody expected them"),
+        }
+    }
+
+    fn batch(&self, sightings: &Sightings, rows: Range<usize>) -> Result<RecordBatch> {
         let Some((fleet, newest)) = self.named.first() else {
             return internal_err!("there are sightings of no snapshot");
         };
@@ -261,6 +273,32 @@ impl SightingExec {
     }
 }
 
+/// Lines of one snapshot each, by its name; a batch seldom has those of two.
+fn runs(batch: &RecordBatch) -> Result<Vec<(&str, Range<usize>)>> {
+    let Some(names) = batch.column_by_name(SNAPSHOT).and_then(|array| array.as_string_opt::<i32>()) else {
+        return exec_err!("prevalence has no `{SNAPSHOT}`");
+    };
+    let mut runs: Vec<(&str, Range<usize>)> = Vec::new();
+    for row in 0..batch.num_rows() {
+        match runs.last_mut() {
+            Some((name, rows)) if *name == names.value(row) => rows.end = row + 1,
+            _ => runs.push((names.value(row), row..row + 1)),
+        }
+    }
+    Ok(runs)
+}
+
+/// How far a walk has come.
+#[derive(Debug, Default)]
+struct Place {
+    /// Index of the snapshot; 0 is the newest.
+    snapshot: usize,
+    /// Of an older one: the first of the newest's ids that is not below its last id.
+    next: usize,
+    /// Its last id.
+    last: Option<Key>,
+}
+
 /// The ids of the newest snapshot, ascending, and what the others say of them.
 struct Sightings {
     held: MemoryReservation,
@@ -272,51 +310,51 @@ struct Sightings {
 }
 
 impl Sightings {
-    /// Ids of the newest snapshot; several lines of one id stand together.
-    fn take(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.held.try_grow(batch.num_rows() * (KEY_BYTES + 2 * size_of::<u32>()))?;
-        let ids = Ids::of(batch)?;
-        for row in 0..batch.num_rows() {
+    fn new(held: MemoryReservation) -> Self {
+        Self { held, keys: Vec::new(), first: Vec::new(), snapshots: Vec::new() }
+    }
+
+    /// Takes the next lines of a snapshot.
+    fn take(&mut self, ids: &Ids<'_>, at: &mut Place) -> Result<()> {
+        if at.snapshot == 0 {
+            self.held.try_grow(ids.len() * (KEY_BYTES + 2 * size_of::<u32>()))?;
+        }
+        for row in 0..ids.len() {
             let key = ids.key(row);
-            if self.keys.last() != Some(&key) {
-                self.keys.push(key);
+            match at.last {
+                // Several lines of one id count once.
+                Some(last) if last == key => continue,
+                Some(last) if last > key => return not_sorted(),
+                _ => at.last = Some(key),
+            }
+            match u32::try_from(at.snapshot) {
+                Ok(0) => self.push(key),
+                Ok(snapshot) => self.note(key, snapshot, &mut at.next),
+                Err(_) => return internal_err!("there are more snapshots than can be counted"),
             }
         }
         Ok(())
     }
 
-    /// All ids are here. A file that is not sorted, which no writer of ours makes, costs a sort and not the answer.
-    fn seal(&mut self) -> Result<()> {
-        if !self.keys.is_sorted() {
-            self.keys.sort_unstable();
-            self.keys.dedup();
-        }
-        self.first = vec![0; self.keys.len()];
-        self.snapshots = vec![1; self.keys.len()];
-        Ok(())
+    fn push(&mut self, key: Key) {
+        self.keys.push(key);
+        self.first.push(0);
+        self.snapshots.push(1);
     }
 
-    /// Walks sorted lines of an older snapshot beside the ids, from `place` on; gives the place for the next batch.
-    fn note(&mut self, batch: &RecordBatch, (snapshot, mut place): (u32, usize)) -> Result<usize> {
-        let ids = Ids::of(batch)?;
-        for row in 0..batch.num_rows() {
-            let key = ids.key(row);
-            if place > 0 && self.keys[place - 1] > key {
-                return exec_err!(
-                    "prevalence is not sorted by its ids; `diffy snapshot verify` checks files"
-                );
-            }
-            while place < self.keys.len() && self.keys[place] < key {
-                place += 1;
-            }
-            // Several lines of one id count once.
-            if self.keys.get(place) == Some(&key) && self.first[place] != snapshot {
-                self.first[place] = snapshot;
-                self.snapshots[place] += 1;
-            }
+    fn note(&mut self, key: Key, snapshot: u32, next: &mut usize) {
+        while self.keys.get(*next).is_some_and(|known| *known < key) {
+            *next += 1;
         }
-        Ok(place)
+        if self.keys.get(*next) == Some(&key) {
+            self.first[*next] = snapshot;
+            self.snapshots[*next] += 1;
+        }
     }
+}
+
+fn not_sorted() -> Result<()> {
+    exec_err!("prevalence is not sorted by its ids; `diffy snapshot verify` checks files")
 }
 
 /// The ids of a batch.
@@ -331,6 +369,10 @@ impl<'a> Ids<'a> {
             }
             _ => exec_err!("prevalence has no `loose_id` or no `strict_id`"),
         }
+    }
+
+    fn len(&self) -> usize {
+        self.0[0].len()
     }
 
     fn key(&self, row: usize) -> Key {
@@ -361,16 +403,11 @@ mod tests {
     /// Of snapshots, newest first, each in batches that end after each of `ends`.
     fn walked(snapshots: &[Vec<u8>], ends: usize) -> Result<BTreeMap<u8, (u32, u32)>> {
         let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
-        let held = MemoryConsumer::new("test").register(&pool);
-        let mut sightings = Sightings { held, keys: Vec::new(), first: Vec::new(), snapshots: Vec::new() };
-        for ids in snapshots[0].chunks(ends) {
-            sightings.take(&batch(ids))?;
-        }
-        sightings.seal()?;
-        for (index, snapshot) in snapshots.iter().enumerate().skip(1) {
-            let mut place = 0;
+        let mut sightings = Sightings::new(MemoryConsumer::new("test").register(&pool));
+        for (index, snapshot) in snapshots.iter().enumerate() {
+            let mut at = Place { snapshot: index, ..Place::default() };
             for ids in snapshot.chunks(ends) {
-                place = sightings.note(&batch(ids), (index as u32, place))?;
+                sightings.take(&Ids::of(&batch(ids))?, &mut at)?;
             }
         }
         let seen = sightings.first.iter().zip(&sightings.snapshots).map(|(first, count)| (*first, *count));
@@ -384,8 +421,10 @@ mod tests {
     }
 
     #[test]
-    fn an_older_file_that_is_not_sorted_is_an_error() {
-        assert!(walked(&[vec![1, 2, 3], vec![3, 1]], 1).is_err());
+    fn a_file_that_is_not_sorted_is_an_error() {
+        for snapshots in [[vec![1, 2, 3], vec![3, 1]], [vec![1], vec![5, 1]], [vec![2, 1], vec![]]] {
+            assert!(walked(&snapshots, 1).is_err(), "{snapshots:?}");
+        }
     }
 
     proptest! {

@@ -119,7 +119,7 @@ impl SnapshotTable {
         self.undisturbed(state, (groups, statistics), columns).await
     }
 
-    /// As [`Self::sorted`], with a partition for each snapshot, newest first; and the fleet and snapshot of each.
+    /// As [`Self::sorted`] in one partition, the newest snapshot first; and the fleet and snapshot of each.
     pub(super) async fn by_snapshot(
         &self,
         state: &dyn Session,
@@ -128,8 +128,10 @@ impl SnapshotTable {
     ) -> Result<(Arc<dyn ExecutionPlan>, Vec<(String, String)>)> {
         let kept = self.kept(state, filters).await?;
         let statistics = self.statistics_of(&kept);
-        let groups = whole_snapshots(kept, usize::MAX);
-        let named = groups.iter().filter_map(|group| group.iter().next().map(named)).collect();
+        let groups = whole_snapshots(kept, 1);
+        let mut named: Vec<(String, String)> =
+            groups.iter().flat_map(FileGroup::iter).map(fleet_and_snapshot).collect();
+        named.dedup();
         Ok((self.undisturbed(state, (groups, statistics), columns).await?, named))
     }
 
@@ -218,7 +220,7 @@ fn partition_fields() -> Vec<FieldRef> {
 }
 
 /// Fleet and snapshot of a file.
-fn named(file: &PartitionedFile) -> (String, String) {
+fn fleet_and_snapshot(file: &PartitionedFile) -> (String, String) {
     let text = |place: usize| file.partition_values.get(place).and_then(|value| value.try_as_str().flatten());
     (text(0).unwrap_or_default().to_owned(), text(2).unwrap_or_default().to_owned())
 }

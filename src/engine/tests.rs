@@ -137,6 +137,8 @@ impl Fixture {
     }
 
     async fn prevalence(&mut self, table: &str, column: &str, lines: &[(&str, &[u32])]) {
+        let mut lines = lines.to_vec();
+        lines.sort_by_key(|(value, _)| id(value));
         let ids = FixedSizeBinaryArray::try_from_iter(lines.iter().map(|(value, _)| id(value))).unwrap();
         let members: Vec<Vec<u8>> = lines
             .iter()
@@ -401,8 +403,7 @@ async fn sightings_say_where_an_identity_was_first() {
     let mut fixture = Fixture::new();
     for (day, values) in [(1, vec!["a", "b"]), (2, vec!["b"]), (3, vec!["a", "b", "c"])] {
         fixture.snapshot("web", day);
-        let mut lines: Vec<(&str, &[u32])> = values.iter().map(|value| (*value, &[0_u32][..])).collect();
-        lines.sort_by_key(|(value, _)| id(value));
+        let lines: Vec<(&str, &[u32])> = values.iter().map(|value| (*value, &[0_u32][..])).collect();
         fixture.prevalence("crontab", "command", &lines).await;
     }
     fixture.snapshot("db one", 4);
