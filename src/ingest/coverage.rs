@@ -1,6 +1,6 @@
 //! Coverage: one line per host and table, whatever came of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
@@ -14,35 +14,39 @@ use crate::error::{Error, Result};
 use crate::model::{Coverage, Status};
 use crate::store::SpoolIndex;
 
-/// The coverage of a snapshot, sorted by host and table.
-pub(super) fn coverage(
-    index: &SpoolIndex,
-    fleet: &Fleet,
-    tables: &BTreeSet<String>,
-    done: &BTreeMap<String, TableDone>,
-) -> Vec<Coverage> {
-    let mut answers: HashMap<(&str, &str), Coverage> = HashMap::new();
-    for answer in &index.answers {
-        merge(&mut answers, answer);
-    }
-    let mut all = Vec::with_capacity(fleet.names().len() * tables.len());
-    for (number, host) in (0_u32..).zip(fleet.names()) {
-        for table in tables {
-            let decoded = done.get(table).and_then(|table| table.hosts.get(&number));
-            let answer = answers.remove(&(host.as_str(), table.as_str()));
-            all.push(settle(answer.unwrap_or_else(|| unanswered(index, host, table, decoded)), decoded));
-        }
-    }
-    all
+/// The coverage of a snapshot, sorted by host and table, made while it is asked for.
+pub(super) fn lines<'a>(
+    index: &'a SpoolIndex,
+    (fleet, tables, done): (&'a Fleet, &'a BTreeSet<String>, &'a BTreeMap<String, TableDone>),
+) -> impl Iterator<Item = Coverage> + Send {
+    let mut answers: Vec<&Coverage> = index.answers.iter().collect();
+    // Stable: of two answers the first stays the first.
+    answers.sort_by_key(|answer| (&answer.host, &answer.table));
+    let places = (0_u32..).zip(fleet.names()).flat_map(move |(number, host)| {
+        tables.iter().map(move |table| (number, host.as_str(), table.as_str()))
+    });
+    places.map(move |(number, host, table)| {
+        let decoded = done.get(table).and_then(|table| table.hosts.get(&number));
+        let key = |answer: &&Coverage| (answer.host.as_str(), answer.table.as_str()).cmp(&(host, table));
+        let first = answers.partition_point(|answer| key(answer).is_lt());
+        let same = answers[first..].iter().take_while(|answer| key(answer).is_eq()).copied();
+        settle(merged(same).unwrap_or_else(|| unanswered(index, host, table, decoded)), decoded)
+    })
 }
 
 /// A host may answer twice for one table (two queries of a log that map to it).
-fn merge<'a>(answers: &mut HashMap<(&'a str, &'a str), Coverage>, answer: &'a Coverage) {
-    let key = (answer.host.as_str(), answer.table.as_str());
-    let Some(known) = answers.get_mut(&key) else {
-        answers.insert(key, answer.clone());
-        return;
-    };
+fn merged<'a>(answers: impl Iterator<Item = &'a Coverage>) -> Option<Coverage> {
+    let mut merged: Option<Coverage> = None;
+    for answer in answers {
+        match &mut merged {
+            Some(known) => merge(known, answer),
+            None => merged = Some(answer.clone()),
+        }
+    }
+    merged
+}
+
+fn merge(known: &mut Coverage, answer: &Coverage) {
     known.rows += answer.rows;
     known.bytes += answer.bytes;
     known.status = worse(known.status, answer.status);
@@ -164,10 +168,7 @@ mod tests {
         (first.rows, first.bytes, first.error) = (2, 20, "one".to_owned());
         let mut second = answer(Status::Truncated);
         (second.rows, second.bytes, second.error) = (3, 30, "two".to_owned());
-        let mut answers = HashMap::new();
-        merge(&mut answers, &first);
-        merge(&mut answers, &second);
-        let merged = &answers[&("h", "t")];
+        let merged = merged([&first, &second].into_iter()).unwrap();
         assert_eq!((merged.rows, merged.bytes, merged.status), (5, 50, Status::Truncated));
         assert_eq!(merged.error, "one; two");
     }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
 use tokio::task::JoinSet;
 
 use super::coverage;
@@ -33,13 +32,16 @@ pub struct IngestConfig {
 /// Told how far the work is: payloads done, of how many.
 pub type Watch<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
+/// Lines of coverage that are held at once.
+const COVERAGE_AT_ONCE: usize = 1 << 15;
+
 /// A snapshot that was just committed.
 #[derive(Debug)]
 pub struct Finished {
     /// Its manifest.
     pub manifest: Manifest,
-    /// Its coverage, sorted by host and table.
-    pub coverage: Vec<Coverage>,
+    /// What of its coverage a person should be told of, sorted by host and table.
+    pub failures: Vec<Coverage>,
     /// What was wrong with rows; at most 50 of each table.
     pub problems: Vec<Problem>,
     /// How many rows or cells had something wrong.
@@ -130,38 +132,82 @@ async fn commit(job: &Job, catalog: &Catalog, mut done: BTreeMap<String, TableDo
     let answered = index.answers.iter().map(|answer| answer.table.clone());
     let tables: BTreeSet<String> =
         index.begin.queries.keys().cloned().chain(answered).chain(done.keys().cloned()).collect();
-    let coverage = coverage::coverage(index, &job.fleet, &tables, &done);
+    let mut lines = coverage::lines(index, (&job.fleet, &tables, &done));
+    let (coverage, told) = write_coverage(job, &mut lines).await?;
+    drop(lines);
     let mut files: Vec<FileEntry> =
         done.values_mut().flat_map(|table| std::mem::take(&mut table.files)).collect();
-    files.push(write_meta(job, FileKind::Coverage, &coverage::table(&coverage)?).await?);
-    files.push(write_meta(job, FileKind::Hosts, &job.fleet.table()?).await?);
+    files.push(coverage);
+    files.push(write_hosts(job).await?);
     files.sort_by(|a, b| (a.kind, &a.table, &a.path).cmp(&(b.kind, &b.table, &b.path)));
-    let manifest = manifest(job, catalog, (&coverage, &done), files);
+    let manifest = manifest(job, catalog, (&told, &done), files);
     job.store.commit(&manifest).await?;
     Ok(Finished {
         manifest,
-        coverage,
+        failures: told.failures,
         problems_total: done.values().map(|table| table.problems_total).sum(),
         problems: done.into_values().flat_map(|table| table.problems).collect(),
     })
 }
 
-async fn write_meta(job: &Job, kind: FileKind, batch: &RecordBatch) -> Result<FileEntry> {
-    let mut part = job.store.meta_part(kind, (&job.of, job.snapshot), batch.schema_ref())?;
-    part.write(batch).await?;
+async fn write_hosts(job: &Job) -> Result<FileEntry> {
+    let hosts = job.fleet.table()?;
+    let mut part = job.store.meta_part(FileKind::Hosts, (&job.of, job.snapshot), hosts.schema_ref())?;
+    part.write(&hosts).await?;
     part.close().await
+}
+
+/// Writes the coverage some lines at a time: there is one for each host and table, a million of 20,000 hosts.
+async fn write_coverage(
+    job: &Job,
+    lines: &mut (impl Iterator<Item = Coverage> + Send),
+) -> Result<(FileEntry, Told)> {
+    let mut told = Told::default();
+    let none = coverage::table(&[])?;
+    let mut part = job.store.meta_part(FileKind::Coverage, (&job.of, job.snapshot), none.schema_ref())?;
+    loop {
+        let some: Vec<Coverage> = lines.by_ref().take(COVERAGE_AT_ONCE).collect();
+        part.write(&coverage::table(&some)?).await?;
+        if some.is_empty() {
+            return Ok((part.close().await?, told));
+        }
+        some.into_iter().for_each(|line| told.add(line));
+    }
+}
+
+/// What is kept of the coverage when it is written.
+#[derive(Debug, Default)]
+struct Told {
+    /// Hosts that said something; lines come host by host.
+    heard: u64,
+    last_heard: Option<String>,
+    /// How many hosts answered for each table.
+    answered: BTreeMap<String, u64>,
+    failures: Vec<Coverage>,
+}
+
+impl Told {
+    fn add(&mut self, line: Coverage) {
+        // A table that nobody answered in full is named too: 0 is another thing than not said.
+        *self.answered.entry(line.table.clone()).or_default() += u64::from(line.status.answered());
+        if was_heard(&line) && self.last_heard.as_ref() != Some(&line.host) {
+            self.heard += 1;
+            self.last_heard = Some(line.host.clone());
+        }
+        if line.is_failure() {
+            self.failures.push(line);
+        }
+    }
 }
 
 fn manifest(
     job: &Job,
     catalog: &Catalog,
-    (coverage, done): (&[Coverage], &BTreeMap<String, TableDone>),
+    (told, done): (&Told, &BTreeMap<String, TableDone>),
     files: Vec<FileEntry>,
 ) -> Manifest {
     let index = job.spool.index();
     let hosts_asked = job.fleet.names().len() as u64;
-    let heard: BTreeSet<&str> =
-        coverage.iter().filter(|line| was_heard(line)).map(|line| line.host.as_str()).collect();
     let without = |(table, done): (&String, &TableDone)| {
         (!done.without.is_empty()).then(|| (table.clone(), done.without.clone()))
     };
@@ -180,24 +226,14 @@ fn manifest(
         schemas_blake3: catalog.digest(),
         queries: index.begin.queries.clone(),
         hosts_asked,
-        hosts_answered: heard.len() as u64,
-        answered: answered(coverage),
-        hosts_failed: hosts_asked - heard.len() as u64,
+        hosts_answered: told.heard,
+        hosts_failed: hosts_asked - told.heard,
+        answered: told.answered.clone(),
         rows: done.values().map(|table| table.rows).sum(),
         prevalence_without: done.iter().filter_map(without).collect(),
         warnings: warnings(job, catalog, done),
         files,
     }
-}
-
-/// How many hosts answered for each table.
-fn answered(coverage: &[Coverage]) -> BTreeMap<String, u64> {
-    let mut answered = BTreeMap::new();
-    // A table that nobody answered in full is named too: 0 is another thing than not said.
-    for line in coverage {
-        *answered.entry(line.table.clone()).or_default() += u64::from(line.status.answered());
-    }
-    answered
 }
 
 /// The host said something for the table, if only in part.

@@ -263,6 +263,19 @@ pub struct Coverage {
     pub uid: Option<u32>,
 }
 
+impl Coverage {
+    /// Whether a person should be told of it. Tables that a system does not have are no failure, but a host that has
+    /// none of them is.
+    pub fn is_failure(&self) -> bool {
+        match self.status {
+            Status::Ok | Status::Empty => false,
+            Status::NotSupported => self.osquery_version.is_none() && self.uid.is_none(),
+            Status::NotAsked => !self.error.is_empty(),
+            _ => true,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,9 +47,9 @@ pub(in super::super) fn tell_problems(app: &App, finished: &Finished) {
     for warning in &finished.manifest.warnings {
         app.output.warn(warning);
     }
-    let tables = finished.coverage.iter().map(|line| line.table.as_str()).collect::<BTreeSet<_>>().len();
+    let tables = finished.manifest.answered.len();
     let mut failures: BTreeMap<(String, String), Vec<&Coverage>> = BTreeMap::new();
-    for line in finished.coverage.iter().filter(|line| is_failure(line)) {
+    for line in &finished.failures {
         failures.entry((line.status.to_string(), line.error.clone())).or_default().push(line);
     }
     for ((status, error), lines) in failures.iter().take(MOST_TOLD) {
@@ -64,17 +64,6 @@ pub(in super::super) fn tell_problems(app: &App, finished: &Finished) {
     }
     let problems = finished.problems.iter().take(MOST_TOLD);
     problems.for_each(|problem| app.output.say(&format!("problem: {problem}")));
-}
-
-fn is_failure(line: &Coverage) -> bool {
-    use crate::model::Status::{Empty, NotAsked, NotSupported, Ok};
-    match line.status {
-        Ok | Empty => false,
-        // Tables that a system does not have are no failure; a host that has none of them is told of.
-        NotSupported => line.osquery_version.is_none() && line.uid.is_none(),
-        NotAsked => !line.error.is_empty(),
-        _ => true,
-    }
 }
 
 /// Hosts where all of a host failed alike, else tables on hosts.
