@@ -22,9 +22,9 @@ const SAMPLED_PAYLOADS: usize = 64;
 /// With fewer payloads nothing is left out of the grain.
 const FEWEST_PAYLOADS: usize = 8;
 /// A group takes no more payloads when it holds so many bytes of JSON …
-const GROUP_BYTES: usize = 8 << 20;
+pub(super) const GROUP_BYTES: usize = 8 << 20;
 /// … or so many rows, for a column costs a null of each row at least.
-const GROUP_ROWS: usize = 65_536;
+pub(super) const GROUP_ROWS: usize = 65_536;
 /// Bytes of JSON that a row has, to make room for rows at first.
 const USUAL_ROW: u64 = 256;
 
