@@ -14,7 +14,8 @@ use std::path::Path;
 pub use self::priors::{PATTERN_BYTES, PRIOR_BITS, Pattern, PriorSpec};
 pub use self::queries::{BoundQuery, ParamSpec, ParamType, ParamValue, Queries, QuerySpec};
 pub use self::table::{
-    ColumnSpec, ColumnType, Normaliser, OWN_COLUMNS, OWN_TABLES, Role, Strength, TableSpec, is_table_name,
+    ColumnSpec, ColumnType, Normaliser, OWN_COLUMNS, OWN_TABLES, Role, Strength, TableSpec, is_column_name,
+    is_table_name,
 };
 use crate::error::{Error, Result};
 

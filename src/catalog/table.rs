@@ -252,8 +252,22 @@ impl TableSpec {
             return Err(Error::config(format!("column `{name}` is one that Diffy adds itself"))
                 .hint("give it another name, with `osquery_name` for the one it comes with"));
         }
-        if self.columns[..index].iter().any(|other| &other.name == name) {
+        if !is_column_name(name) {
+            return Err(Error::config(format!("`{}` is no column name", name.escape_debug())).hint(
+                "a column name has up to 64 letters, digits and underscores; `osquery_name` may be any",
+            ));
+        }
+        let before = &self.columns[..index];
+        if before.iter().any(|other| &other.name == name) {
             return Err(Error::config(format!("column `{name}` is declared twice")));
+        }
+        if let Some(key) = &column.osquery_name {
+            let others = self.columns.iter().enumerate().filter(|(at, _)| *at != index);
+            let takes = |other: &ColumnSpec| &other.name == key || other.osquery_name.as_ref() == Some(key);
+            if others.map(|(_, other)| other).any(takes) {
+                return Err(Error::config(format!("two columns come as `{}`", key.escape_debug()))
+                    .hint("one of them needs another `osquery_name`"));
+            }
         }
         if column.strength.is_some() && column.role != Role::Identity {
             return Err(Error::config(format!("column `{name}` has a strength but is no identity column")));
@@ -262,9 +276,52 @@ impl TableSpec {
     }
 }
 
+/// Whether `name` can be a column: an SQL identifier of at most 64 bytes.
+pub fn is_column_name(name: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (1..=64).contains(&name.len())
+        && name.bytes().all(word)
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+}
+
 /// Whether `name` can be a table: a lowercase SQL identifier of at most 64 bytes, so that it can be a folder too.
 pub fn is_table_name(name: &str) -> bool {
     name.len() <= 64
         && name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_')
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a schema with these columns is refused for.
+    fn refusal(columns: &[(&str, Option<&str>)]) -> Option<String> {
+        let column = |(name, came_as): &(&str, Option<&str>)| {
+            let came_as = came_as.map_or_else(String::new, |key| format!("osquery_name = {key:?}\n"));
+            format!(
+                "[[column]]\nname = {name:?}\n{came_as}type = \"text\"\nrole = \"identity\"\ndescription = \"x\"\n"
+            )
+        };
+        let columns: String = columns.iter().map(column).collect();
+        let head = "name = \"t\"\ndescription = \"x\"\nplatforms = []\nweight = 0.5\nquery = \"x\"\n";
+        TableSpec::parse(&format!("{head}{columns}"), "t.toml").err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_column_is_spelled_as_sql_can() {
+        assert_eq!(refusal(&[("a", None), ("Name_2", Some("odd-name"))]), None);
+        for name in ["", "1a", "a b", "x\" FROM y; --", "größe"] {
+            assert!(refusal(&[(name, None)]).is_some_and(|why| why.contains("is no column name")), "{name}");
+        }
+        assert!(refusal(&[(&"x".repeat(65), None)]).is_some());
+    }
+
+    #[test]
+    fn a_key_belongs_to_one_column() {
+        let two = |columns| refusal(columns).is_some_and(|why| why.contains("two columns come as `a`"));
+        assert!(two(&[("a", None), ("b", Some("a"))]));
+        assert!(two(&[("b", Some("a")), ("a", None)]));
+        assert!(two(&[("b", Some("a")), ("c", Some("a"))]));
+    }
 }

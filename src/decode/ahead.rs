@@ -13,12 +13,22 @@ const BYTES: usize = 1 << 20;
 const THINGS: usize = 64;
 /// How often so much waits for the sink at most.
 const WAITING: usize = 4;
+/// With more bytes of rows at once, nothing more is read before the sink has taken them: a row may be hundreds of
+/// megabytes, and one such in memory is enough.
+const LARGE: usize = 4 * BYTES;
 
 /// Something that was found.
 enum Thing {
     Host(String),
     Rows { host: String, table: String, chunk: Chunk },
     Answered(ImportAnswer),
+}
+
+/// What is handed over at once.
+struct Found {
+    things: Vec<Thing>,
+    /// Dropped when all of it was taken.
+    _held: Option<SyncSender<()>>,
 }
 
 /// Hands on to `sink`, in order, what `read` finds.
@@ -38,7 +48,9 @@ pub(super) fn ahead(
             Ok(report)
         });
         // By value, so that reading ends when the sink fails.
-        let taken = found.into_iter().flatten().try_for_each(|thing| hand_on(thing, sink));
+        let taken = found
+            .into_iter()
+            .try_for_each(|found: Found| found.things.into_iter().try_for_each(|thing| hand_on(thing, sink)));
         let report = reading.join().map_err(|_| Error::internal("the thread that reads files died"));
         taken.and(report).flatten()
     })
@@ -54,7 +66,7 @@ fn hand_on(thing: Thing, sink: &mut dyn ImportSink) -> Result<()> {
 
 /// Gathers what is found and sends it on.
 struct Ahead {
-    send: SyncSender<Vec<Thing>>,
+    send: SyncSender<Found>,
     things: Vec<Thing>,
     bytes: usize,
 }
@@ -67,10 +79,15 @@ impl Ahead {
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.bytes = 0;
+        let is_large = mem::take(&mut self.bytes) > LARGE;
         let things = mem::take(&mut self.things);
+        let (held, taken) = sync_channel(0);
+        let found = Found { things, _held: is_large.then_some(held) };
         // The sink's own error is the one that is told.
-        self.send.send(things).map_err(|_| Error::internal("nobody takes what is read"))
+        self.send.send(found).map_err(|_| Error::internal("nobody takes what is read"))?;
+        // Nothing is ever sent: it ends when the other side, or this one, has dropped its end.
+        let _ = taken.recv();
+        Ok(())
     }
 }
 
@@ -91,6 +108,9 @@ impl ImportSink for Ahead {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
     use super::*;
     use crate::model::Status;
 
@@ -135,6 +155,42 @@ mod tests {
             sink.answered(answer)?;
         }
         Ok(ImportReport { hosts: count as u64, ..ImportReport::default() })
+    }
+
+    /// Notes how much was read and not taken.
+    struct Slow<'a>(&'a AtomicUsize, usize);
+
+    impl ImportSink for Slow<'_> {
+        fn host(&mut self, _: &str) -> Result<()> {
+            Ok(())
+        }
+
+        fn rows(&mut self, _: &str, _: &str, chunk: Chunk) -> Result<()> {
+            // Time for a reader that does not wait; one that does passes however long this takes.
+            thread::sleep(Duration::from_millis(20));
+            self.1 = self.1.max(self.0.fetch_sub(chunk.json.len(), Ordering::SeqCst));
+            Ok(())
+        }
+
+        fn answered(&mut self, _: ImportAnswer) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn large_rows_do_not_wait_together() {
+        let ahead_by = AtomicUsize::new(0);
+        let mut sink = Slow(&ahead_by, 0);
+        let read = |sink: &mut dyn ImportSink| {
+            for _ in 0..6 {
+                let json = "x".repeat(LARGE + 1);
+                ahead_by.fetch_add(json.len(), Ordering::SeqCst);
+                sink.rows("h", "t", Chunk { json, rows: 1, array: 0, origin: Default::default() })?;
+            }
+            Ok(ImportReport::default())
+        };
+        ahead(&mut sink, read).unwrap();
+        assert_eq!(sink.1, LARGE + 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, Float64Builder, Int64Builder, RecordBatch, StringBuilder};
+use datafusion::arrow::array::{Array, ArrayRef, Float64Builder, Int64Builder, RecordBatch, StringBuilder};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -16,7 +16,7 @@ use super::row::{Pairs, text_of};
 use super::split::reason;
 use super::utf8::{shown, source_len};
 use super::{Limits, Origin, Problem, Problems, excerpt};
-use crate::catalog::{ColumnType, OWN_COLUMNS, TableSpec};
+use crate::catalog::{ColumnType, OWN_COLUMNS, TableSpec, is_column_name};
 
 /// The column for what does not fit elsewhere.
 const EXTRA: &str = "extra";
@@ -111,11 +111,14 @@ impl Values {
     }
 
     fn finish(self) -> ArrayRef {
-        match self {
+        let mut array: ArrayRef = match self {
             Self::Text(mut values) => Arc::new(values.finish()),
             Self::Integer(mut values) => Arc::new(values.finish()),
             Self::Double(mut values) => Arc::new(values.finish()),
-        }
+        };
+        // Builders begin with room for a thousand values, and most answers that come here have few rows.
+        array.shrink_to_fit();
+        array
     }
 }
 
@@ -280,7 +283,7 @@ impl<'a> BatchBuilder<'a> {
     fn new_column(&mut self, key: &str, value: &RawValue) -> Option<usize> {
         let folded = key.to_ascii_lowercase();
         let is_own = OWN_COLUMNS.contains(&folded.as_str());
-        if !is_identifier(key) || is_own || self.folded.contains(&folded) {
+        if !is_column_name(key) || is_own || self.folded.contains(&folded) {
             return None;
         }
         if self.columns.len() < self.limits.columns {
@@ -385,7 +388,7 @@ impl<'a> BatchBuilder<'a> {
             arrays.push(column.values.finish());
         }
         fields.push(Field::new(EXTRA, DataType::Utf8, true));
-        arrays.push(Arc::new(self.extra.finish()));
+        arrays.push(Values::Text(self.extra).finish());
         let schema = Arc::new(Schema::new(fields));
         let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).unwrap_or_else(|error| {
             self.problems.add(|| Problem {
@@ -417,18 +420,11 @@ fn append<T>(number: Number<T>, mut values: impl FnMut(Option<T>)) -> bool {
     fits
 }
 
-fn is_identifier(name: &str) -> bool {
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    name.len() <= 64
-        && name.bytes().all(word)
-        && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
-}
-
 #[cfg(test)]
 mod tests {
     use std::fmt::Write;
 
-    use datafusion::arrow::array::{Array, AsArray};
+    use datafusion::arrow::array::AsArray;
     use datafusion::arrow::util::display::array_value_to_string;
     use proptest::prelude::*;
 

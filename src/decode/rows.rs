@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, Float64Builder, Int64Builder, StringBuilder};
+use datafusion::arrow::array::{Array, ArrayRef, Float64Builder, Int64Builder, StringBuilder};
 
 use super::Limits;
 use super::cell::{Number, double, integer};
@@ -138,11 +138,14 @@ impl RowsBuilder {
     /// The columns, in the order in which they were given.
     pub fn finish(self) -> Vec<ArrayRef> {
         let array = |column: Column| -> ArrayRef {
-            match column.values {
+            let mut array: ArrayRef = match column.values {
                 Values::Text(mut values) => Arc::new(values.finish()),
                 Values::Integer(mut values) => Arc::new(values.finish()),
                 Values::Double(mut values) => Arc::new(values.finish()),
-            }
+            };
+            // Builders double their room; a whole table may be held of these.
+            array.shrink_to_fit();
+            array
         };
         self.columns.into_iter().map(array).collect()
     }
@@ -275,7 +278,6 @@ fn text_of<'a>(slot: &Slot, json: &'a str, unescaped: &'a str) -> Option<&'a str
 
 #[cfg(test)]
 mod tests {
-    use datafusion::arrow::array::Array;
     use datafusion::arrow::compute::concat;
     use proptest::prelude::*;
 

@@ -9,7 +9,7 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use crate::catalog::{OWN_COLUMNS, TableSpec};
+use crate::catalog::{OWN_COLUMNS, TableSpec, is_column_name};
 use crate::error::{Error, Result};
 use crate::identity::{ID_BYTES, RowId};
 use crate::store::SpoolIndex;
@@ -152,19 +152,13 @@ fn known_unknowns(spec: &TableSpec, index: &SpoolIndex) -> Vec<String> {
     taken.extend(OWN_COLUMNS.iter().map(|name| (*name).to_owned()));
     taken.insert(GRAIN_ID.to_owned());
     let mut found: Vec<(&str, u64)> =
-        index.unknown_columns(&spec.name).filter(|(name, _)| is_plain(name)).collect();
+        index.unknown_columns(&spec.name).filter(|(name, _)| is_column_name(name)).collect();
     found.sort_by(|a, b| (b.1, a.0).cmp(&(a.1, b.0)));
     // SQL does not tell `Pid` from `pid`.
     found.retain(|(name, _)| taken.insert(name.to_ascii_lowercase()));
     let mut names: Vec<String> = found.into_iter().take(most).map(|(name, _)| name.to_owned()).collect();
     names.sort();
     names
-}
-
-fn is_plain(name: &str) -> bool {
-    name.len() <= 64
-        && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// The decoder's `extra`, with the cells of columns that have no place added.

@@ -118,8 +118,15 @@ async fn write_tables(
         under_way.spawn(write_table(Arc::clone(job), spec));
     }
     while let Some(joined) = under_way.join_next().await {
-        let table = joined.map_err(|source| Error::internal("a writing task died").source(source))??;
-        done.insert(table.table.clone(), table);
+        let joined = joined.map_err(|source| Error::internal("a writing task died").source(source));
+        match joined.flatten() {
+            Ok(table) => done.insert(table.table.clone(), table),
+            Err(error) => {
+                // Nothing writes any more when the caller hears of it.
+                under_way.shutdown().await;
+                return Err(error);
+            }
+        };
         if let Some(spec) = tables.next() {
             under_way.spawn(write_table(Arc::clone(job), spec));
         }

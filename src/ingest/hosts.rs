@@ -10,6 +10,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 
+use super::reading::{GROUP_BYTES, GROUP_ROWS};
 use crate::catalog::{Catalog, TableSpec};
 use crate::decode::{Limits, Origin, RowsBuilder, decode};
 use crate::error::{Error, Result};
@@ -82,12 +83,8 @@ impl Fleet {
             if wanted.is_empty() {
                 continue;
             }
-            let mut reading =
-                Reading { spec: &catalog.table_or_undeclared(&table), limits, wanted, claims: &mut claims };
-            for first in (0..index.payloads(&table)).step_by(PAYLOADS_AT_ONCE) {
-                let last = (first + PAYLOADS_AT_ONCE).min(index.payloads(&table));
-                reading.read(spool, first..last, &mut names)?;
-            }
+            let spec = catalog.table_or_undeclared(&table);
+            Reading { spec: &spec, limits, wanted, claims: &mut claims }.read(spool, &mut names)?;
         }
         Ok(Self::new(names, claims, &known))
     }
@@ -172,9 +169,6 @@ impl Fact {
     }
 }
 
-/// Payloads of different hosts that are decoded together.
-const PAYLOADS_AT_ONCE: usize = 256;
-
 /// Reads claims out of one table.
 struct Reading<'a> {
     spec: &'a TableSpec,
@@ -183,36 +177,69 @@ struct Reading<'a> {
     claims: &'a mut HashMap<String, Claims>,
 }
 
+/// Payloads of different hosts that are decoded together: most have a row or two.
+const PAYLOADS_AT_ONCE: usize = 256;
+
+/// Rows that wait to be noted, and whose they are.
+struct Waiting {
+    builder: RowsBuilder,
+    hosts: Vec<(String, Range<usize>)>,
+}
+
+impl Waiting {
+    fn is_full(&self) -> bool {
+        self.hosts.len() >= PAYLOADS_AT_ONCE
+            || self.builder.bytes() >= GROUP_BYTES
+            || self.builder.rows() >= GROUP_ROWS
+    }
+}
+
 impl Reading<'_> {
-    fn read(
-        &mut self,
-        spool: &SpoolReader,
-        numbers: Range<usize>,
-        names: &mut BTreeSet<String>,
-    ) -> Result<()> {
-        let mut builder = RowsBuilder::new(self.spec, &[], self.limits, 2 * numbers.len());
-        let mut hosts = Vec::new();
-        for number in numbers {
+    fn read(&mut self, spool: &SpoolReader, names: &mut BTreeSet<String>) -> Result<()> {
+        let mut waiting = self.waiting();
+        for number in 0..spool.index().payloads(&self.spec.name) {
             let (header, json) = spool.rows(&self.spec.name, number)?;
             names.insert(header.host.clone());
-            match builder.push(&json) {
-                Some(taken) => hosts.push((header.host, Ok(builder.rows() - taken.rows..builder.rows()))),
-                None => {
-                    let origin = Origin { source: header.source, line: header.line, column: header.column };
-                    let decoded = decode(&json, &origin, self.spec, self.limits);
-                    hosts.push((header.host, Err(decoded.batch)));
+            if let Some(taken) = waiting.builder.push(&json) {
+                let end = waiting.builder.rows();
+                waiting.hosts.push((header.host, end - taken.rows..end));
+                if waiting.is_full() {
+                    let full = std::mem::replace(&mut waiting, self.waiting());
+                    self.note_all(full)?;
                 }
+                continue;
             }
+            // What a host said first counts first. And what is decoded alone is not kept: a few bytes of JSON can be
+            // a batch of hundreds of columns.
+            if !waiting.hosts.is_empty() {
+                let before = std::mem::replace(&mut waiting, self.waiting());
+                self.note_all(before)?;
+            }
+            let origin = Origin { source: header.source, line: header.line, column: header.column };
+            let alone = decode(&json, &origin, self.spec, self.limits).batch;
+            self.note(header.host, &alone);
         }
-        let schema = self.spec.arrow_schema();
+        self.note_all(waiting)
+    }
+
+    fn waiting(&self) -> Waiting {
+        let builder = RowsBuilder::new(self.spec, &[], self.limits, 2 * PAYLOADS_AT_ONCE);
+        Waiting { builder, hosts: Vec::new() }
+    }
+
+    fn note_all(&mut self, waiting: Waiting) -> Result<()> {
+        let Waiting { builder, hosts } = waiting;
         let all = RecordBatchOptions::new().with_row_count(Some(builder.rows()));
-        let all = RecordBatch::try_new_with_options(schema, builder.finish(), &all)
+        let all = RecordBatch::try_new_with_options(self.spec.arrow_schema(), builder.finish(), &all)
             .map_err(|source| Error::internal("rows do not fit their table").source(source))?;
         for (host, rows) in hosts {
-            let of_host = rows.map_or_else(|alone| alone, |range| all.slice(range.start, range.len()));
-            note(self.claims.entry(host).or_default(), &of_host, &self.wanted);
+            self.note(host, &all.slice(rows.start, rows.len()));
         }
         Ok(())
+    }
+
+    fn note(&mut self, host: String, rows: &RecordBatch) {
+        note(self.claims.entry(host).or_default(), rows, &self.wanted);
     }
 }
 
@@ -244,5 +271,54 @@ fn note(claims: &mut Claims, batch: &RecordBatch, wanted: &[(&'static str, &'sta
         let usable = |text: &&str| !text.is_empty() && text.len() <= LONGEST_FACT;
         let room = MOST_CLAIMS.saturating_sub(known.len());
         known.extend(texts.iter().flatten().filter(usable).take(room).map(ToOwned::to_owned));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, Answered};
+    use super::*;
+
+    /// The claims of hosts that answered for `system_info`, one payload after another.
+    fn hostnames(answers: &[Answered]) -> HashMap<String, Claims> {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = testing::spool_of("system_info", dir.path(), answers);
+        let (mut claims, mut names) = (HashMap::new(), BTreeSet::new());
+        let catalog = testing::catalog();
+        let spec = catalog.table_or_undeclared("system_info");
+        let wanted = vec![("system_info", "hostname")];
+        let mut reading = Reading { spec: &spec, limits: &Limits::default(), wanted, claims: &mut claims };
+        reading.read(&spool, &mut names).unwrap();
+        assert!(answers.iter().all(|answer| names.contains(&answer.host)));
+        claims
+    }
+
+    #[test]
+    fn claims_stay_in_order_when_a_payload_is_odd() {
+        let plain = |host: &str, name: &str| Answered::new(host, &format!(r#"[{{"hostname":"{name}"}}]"#));
+        let odd = |host: &str, name: &str| {
+            Answered::new(host, &format!(r#"[{{"hostname":"{name}","odd":{{"a":[1]}}}}]"#))
+        };
+        let mut answers =
+            vec![plain("a", "1"), odd("a", "2"), plain("b", "1"), plain("a", "3"), odd("b", "2")];
+        answers.extend((0..2 * PAYLOADS_AT_ONCE).map(|number| plain(&format!("h{number}"), "x")));
+        let claims = hostnames(&answers);
+        let of = |host: &str| claims[host][&("system_info", "hostname")].join(" ");
+        assert_eq!((of("a").as_str(), of("b").as_str()), ("1 2 3", "1 2"));
+        assert_eq!(claims.len(), 2 + 2 * PAYLOADS_AT_ONCE);
+        assert!((0..2 * PAYLOADS_AT_ONCE).all(|number| of(&format!("h{number}")) == "x"));
+    }
+
+    #[test]
+    fn many_rows_do_not_wait_together() {
+        let mut waiting = Waiting {
+            builder: RowsBuilder::new(&testing::spec(), &[], &Limits::default(), 1),
+            hosts: Vec::new(),
+        };
+        let rows = format!("[{}]", vec!["{}"; 16_384].join(","));
+        for _ in 0..3 {
+            assert!(waiting.builder.push(&rows).is_some() && !waiting.is_full());
+        }
+        assert!(waiting.builder.push(&rows).is_some() && waiting.is_full());
     }
 }

@@ -13,7 +13,7 @@ use super::table::{HostDecoded, Job};
 use crate::catalog::{ColumnSpec, TableSpec};
 use crate::decode::{Origin, Problem, RowsBuilder, decode};
 use crate::error::Result;
-use crate::identity::{Identifier, OwnNames, RowIds};
+use crate::identity::{Identifier, OwnNames, RowId, RowIds};
 use crate::model::now;
 use crate::store::RowsHeader;
 
@@ -22,11 +22,17 @@ const SAMPLED_PAYLOADS: usize = 64;
 /// With fewer payloads nothing is left out of the grain.
 const FEWEST_PAYLOADS: usize = 8;
 /// A group takes no more payloads when it holds so many bytes of JSON …
-const GROUP_BYTES: usize = 8 << 20;
+pub(super) const GROUP_BYTES: usize = 8 << 20;
 /// … or so many rows, for a column costs a null of each row at least.
-const GROUP_ROWS: usize = 65_536;
+pub(super) const GROUP_ROWS: usize = 65_536;
 /// Bytes of JSON that a row has, to make room for rows at first.
 const USUAL_ROW: u64 = 256;
+
+/// What a distinct row of a group costs in [`super::sorted::Sorted`] beside its cells: its ids there, in a hash map
+/// and in two lists, and places of its rows.
+const DISTINCT_BYTES: usize = 250;
+/// What any row costs there.
+const PLACE_BYTES: usize = 12;
 
 /// What a cell costs at least, a row beside its cells, and a payload that is decoded alone.
 const CELL_BYTES: u64 = 5;
@@ -41,6 +47,16 @@ pub(super) struct Group {
     /// Whose rows they are, one payload after another.
     pub(super) payloads: Vec<Payload>,
     pub(super) ids: RowIds,
+}
+
+impl Group {
+    /// Bytes that the group takes now and while the table is put in order.
+    pub(super) fn held_bytes(&self) -> usize {
+        let ids =
+            self.ids.distinct.capacity() * size_of::<RowId>() + self.ids.of_row.capacity() * size_of::<u32>();
+        let sorting = self.ids.distinct.len() * DISTINCT_BYTES + self.ids.of_row.len() * PLACE_BYTES;
+        self.rows.get_array_memory_size() + self.payloads.capacity() * size_of::<Payload>() + ids + sorting
+    }
 }
 
 /// Where the rows of a payload stand in their group.
@@ -87,8 +103,9 @@ impl TableReader {
         self.job.spool.index().bytes(&self.spec.name)
     }
 
-    /// Whether the whole table can be held decoded. Its values take about half of the room of its JSON; but a host may
-    /// say a million rows with nothing in them, and something odd in each payload.
+    /// Whether the whole table can perhaps be held decoded. Its values take about half of the room of its JSON; but a
+    /// host may say a million rows with nothing in them, and something odd in each payload. It is a guess that saves
+    /// work: [`Group::held_bytes`] counts what is so.
     pub(super) fn fits(&self, memory: usize) -> bool {
         let rows = self.job.spool.index().row_count(&self.spec.name);
         let row = CELL_BYTES * self.layout.table_columns.len() as u64 + ROW_BYTES;
@@ -258,4 +275,18 @@ fn answered_at(job: &Job, table: &str) -> Vec<i64> {
         }
     }
     millis
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    #[test]
+    fn what_a_group_holds_is_about_what_it_says() {
+        let rows = testing::decoded(&testing::spec(), r#"[{"command":"a","odd":"b"}]"#);
+        let ids = RowIds { distinct: Vec::new(), of_row: vec![0] };
+        let group = Group { rows, payloads: vec![Payload { host: 0, rows: 0..1 }], ids };
+        assert!(group.held_bytes() < 5 * 1024, "{} bytes of one row", group.held_bytes());
+    }
 }

@@ -1,8 +1,9 @@
 //! A whole table in memory, put in order: the distinct rows are sorted, and every row goes to the place of its line.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::interleave;
 
 use super::batches::Stamps;
@@ -10,8 +11,12 @@ use super::reading::{Group, TableReader};
 use crate::error::{Error, Result};
 use crate::identity::RowId;
 
-/// Rows of a batch that comes out.
+/// Most rows of a batch that comes out …
 const BATCH_ROWS: usize = 8192;
+/// … and bytes of text, but for the last row's: a column of more than 2 GiB is none.
+const BATCH_BYTES: usize = 32 << 20;
+/// Rows of which a batch may be full whatever they say.
+const NARROW: usize = BATCH_BYTES / BATCH_ROWS;
 
 /// A row's place.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +33,8 @@ pub(super) struct Sorted {
     /// Distinct ids in order, with the end of their rows.
     lines: Vec<(RowId, usize)>,
     order: Vec<Place>,
+    /// Of each group, the bytes of text of its rows; none where each row is narrow.
+    widths: Vec<Option<Vec<u32>>>,
 }
 
 impl Sorted {
@@ -66,7 +73,8 @@ impl Sorted {
             }
             start = *end;
         }
-        Self { groups, lines, order }
+        let widths = groups.iter().map(|group| widths(&group.rows)).collect();
+        Self { groups, lines, order, widths }
     }
 
     /// The rows with hosts, times and ids, batch by batch.
@@ -75,10 +83,33 @@ impl Sorted {
         reader: &'a TableReader,
     ) -> impl Iterator<Item = Result<RecordBatch>> + 'a {
         let mut line = 0;
-        (0..self.order.len()).step_by(BATCH_ROWS).map(move |start| {
-            let places = &self.order[start..(start + BATCH_ROWS).min(self.order.len())];
-            self.batch(reader, (start, places), &mut line)
+        self.cuts().map(move |rows| self.batch(reader, (rows.start, &self.order[rows]), &mut line))
+    }
+
+    /// The rows of each batch.
+    fn cuts(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let end = self.end_of(start);
+            let rows = start..end;
+            start = end;
+            (!rows.is_empty()).then_some(rows)
         })
+    }
+
+    /// Where the batch ends that starts with that row.
+    fn end_of(&self, start: usize) -> usize {
+        let most = (start + BATCH_ROWS).min(self.order.len());
+        if self.widths.iter().all(Option::is_none) {
+            return most;
+        }
+        let mut bytes = 0;
+        let full = self.order[start..most].iter().position(|place| {
+            let of_group = self.widths[place.group as usize].as_ref();
+            bytes += of_group.map_or(NARROW, |widths| widths[place.row as usize] as usize);
+            bytes > BATCH_BYTES
+        });
+        full.map_or(most, |last| start + last + 1)
     }
 
     fn batch(
@@ -109,6 +140,21 @@ impl Sorted {
     }
 }
 
+/// The bytes of text of each row, if any has many.
+fn widths(rows: &RecordBatch) -> Option<Vec<u32>> {
+    let texts = || rows.columns().iter().filter_map(|column| column.as_string_opt::<i32>());
+    if texts().map(|column| column.value_data().len()).sum::<usize>() <= NARROW {
+        return None;
+    }
+    let mut widths = vec![0_u32; rows.num_rows()];
+    for column in texts() {
+        for (width, ends) in widths.iter_mut().zip(column.value_offsets().windows(2)) {
+            *width = width.saturating_add(ends[1].abs_diff(ends[0]));
+        }
+    }
+    widths.iter().any(|width| *width as usize > NARROW).then_some(widths)
+}
+
 fn gather(arrays: &[&dyn Array], indices: &[(usize, usize)]) -> Result<ArrayRef> {
     let all_null = arrays.first().filter(|_| arrays.iter().all(|array| array.null_count() == array.len()));
     if let Some(first) = all_null {
@@ -136,4 +182,37 @@ fn number(groups: &[Group]) -> (Vec<Vec<u32>>, Vec<RowId>) {
 
 fn cannot(source: datafusion::arrow::error::ArrowError) -> Error {
     Error::internal("cannot put rows in order").source(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::StringArray;
+
+    use super::super::reading::Payload;
+    use super::*;
+    use crate::identity::RowIds;
+
+    fn group(texts: Vec<String>, first: u8) -> Group {
+        let id = |row: usize| RowId { loose: [first; 16], strict: [row as u8; 16], grain: [0; 16] };
+        let ids = RowIds {
+            distinct: (0..texts.len()).map(id).collect(),
+            of_row: (0..texts.len() as u32).collect(),
+        };
+        let payloads = vec![Payload { host: 0, rows: 0..texts.len() }];
+        let column: ArrayRef = Arc::new(StringArray::from(texts));
+        Group { rows: RecordBatch::try_from_iter([("a", column)]).unwrap(), payloads, ids }
+    }
+
+    #[test]
+    fn wide_rows_come_in_small_batches() {
+        let narrow = || vec!["x".to_owned(); 200];
+        let wide = || vec!["x".repeat(1 << 20); 70];
+        let rows = |groups: Vec<Group>| Sorted::new(groups).cuts().map(|cut| cut.len()).collect::<Vec<_>>();
+        assert_eq!(rows(vec![group(narrow(), 0), group(narrow(), 1)]), [400]);
+        assert_eq!(rows(vec![group(wide(), 0)]), [33, 33, 4]);
+        assert_eq!(rows(vec![group(narrow(), 0), group(wide(), 1)]).len(), 3);
+        assert_eq!(rows(Vec::new()), [0; 0]);
+    }
 }

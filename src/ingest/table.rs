@@ -15,7 +15,7 @@ use futures::{Stream, StreamExt, stream};
 use super::batches::SORTED_BY;
 use super::hosts::Fleet;
 use super::prevalence::PrevalenceBuilder;
-use super::reading::{Decoded, PAYLOADS_PER_TASK, TableReader};
+use super::reading::{Decoded, Group, PAYLOADS_PER_TASK, TableReader};
 use super::sorted::Sorted;
 use crate::catalog::TableSpec;
 use crate::decode::{Limits, Problem};
@@ -69,10 +69,11 @@ pub(super) struct TableDone {
 
 /// Writes the rows and the prevalence of one table.
 pub(super) async fn write_table(job: Arc<Job>, spec: TableSpec) -> Result<TableDone> {
-    let reader = TableReader::new(job, spec);
     let started = std::time::Instant::now();
-    let fits = reader.fits(reader.job.memory_limit_bytes);
-    let done = if fits { write_in_memory(reader).await } else { write_spilling(reader).await }?;
+    let done = match write_in_memory(TableReader::new(Arc::clone(&job), spec.clone())).await? {
+        Some(done) => done,
+        None => write_spilling(TableReader::new(job, spec)).await?,
+    };
     tracing::info!(
         table = done.table,
         rows = done.rows,
@@ -82,17 +83,19 @@ pub(super) async fn write_table(job: Arc<Job>, spec: TableSpec) -> Result<TableD
     Ok(done)
 }
 
-/// A table that fits into the memory: decoded whole, then put in order.
-async fn write_in_memory(reader: TableReader) -> Result<TableDone> {
+/// A table that fits into the memory: decoded whole, then put in order. None, with nothing written, for one that turns
+/// out not to.
+async fn write_in_memory(reader: TableReader) -> Result<Option<TableDone>> {
+    let memory = reader.job.memory_limit_bytes;
+    if !reader.fits(memory) {
+        return Ok(None);
+    }
     let mut reader = Arc::new(reader);
     let mut done = TableDone { table: reader.spec.name.clone(), ..TableDone::default() };
-    let mut groups = Vec::new();
-    let mut decoding = std::pin::pin!(decoding(&reader));
-    while let Some(decoded) = decoding.next().await {
-        let decoded = decoded?;
-        done.note(decoded.hosts, decoded.problems);
-        groups.extend(decoded.groups);
-    }
+    let Some(mut groups) = decode_within(&reader, memory, &mut done).await? else {
+        tracing::info!(table = done.table, "the table is larger than it looked; it is sorted on disk");
+        return Ok(None);
+    };
     done.without = reader.exploding_in(&groups);
     if !done.without.is_empty() {
         let mut again = TableReader::new(Arc::clone(&reader.job), reader.spec.clone());
@@ -109,7 +112,27 @@ async fn write_in_memory(reader: TableReader) -> Result<TableDone> {
         tokio::task::yield_now().await;
     }
     writer.close().await?;
-    Ok(done)
+    Ok(Some(done))
+}
+
+/// All rows of a table, if they can be held in so many bytes.
+async fn decode_within(
+    reader: &Arc<TableReader>,
+    memory: usize,
+    done: &mut TableDone,
+) -> Result<Option<Vec<Group>>> {
+    let (mut groups, mut held) = (Vec::new(), 0_usize);
+    let mut decoding = std::pin::pin!(decoding(reader));
+    while let Some(decoded) = decoding.next().await {
+        let decoded = decoded?;
+        held += decoded.groups.iter().map(Group::held_bytes).sum::<usize>();
+        if held > memory {
+            return Ok(None);
+        }
+        done.note(decoded.hosts, decoded.problems);
+        groups.extend(decoded.groups);
+    }
+    Ok(Some(groups))
 }
 
 /// A table that does not: sorted with what does not fit on disk.
@@ -261,5 +284,51 @@ fn cannot_sort(table: &str, source: DataFusionError) -> Error {
             Err(source) => Error::remote("cannot sort rows").source(source).with("table", table),
         },
         source => Error::remote("cannot sort rows").source(source).with("table", table),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::testing::{self, Answered};
+    use super::*;
+    use crate::store::StoreConfig;
+
+    async fn reader(dir: &Path, answers: &[Answered], memory_limit_bytes: usize) -> TableReader {
+        let store = Store::open_or_create(dir.to_str().unwrap(), &StoreConfig::default()).await.unwrap();
+        let spool = testing::spool(&dir.join("spool"), answers);
+        let limits = Limits::default();
+        let begin = testing::begin();
+        let job = Job {
+            store,
+            fleet: Fleet::read(&spool, testing::catalog(), &limits).unwrap(),
+            limits,
+            snapshot: begin.snapshot,
+            of: begin.fleet,
+            started: begin.started,
+            threads: 2,
+            memory_limit_bytes,
+            spill_dir: dir.to_owned(),
+            progress: tokio::sync::mpsc::unbounded_channel().0,
+            spool,
+        };
+        TableReader::new(Arc::new(job), testing::spec())
+    }
+
+    #[test]
+    fn a_table_that_is_larger_than_it_looks_is_not_held() {
+        const MEMORY: usize = 4 << 20;
+        let rows: Vec<String> = (0..20_000).map(|row| format!(r#"{{"command":"{row}"}}"#)).collect();
+        let answers = [Answered::new("a", &format!("[{}]", rows.join(","))), Answered::new("b", "[{}]")];
+        let dir = tempfile::tempdir().unwrap();
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let reader = reader(dir.path(), &answers, MEMORY).await;
+            assert!(reader.fits(MEMORY), "by its looks");
+            let (job, spec) = (Arc::clone(&reader.job), reader.spec.clone());
+            assert!(write_in_memory(reader).await.unwrap().is_none());
+            let done = write_table(job, spec).await.unwrap();
+            assert_eq!((done.rows, done.hosts.len()), (20_001, 2));
+        });
     }
 }

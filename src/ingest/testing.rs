@@ -28,9 +28,9 @@ impl Answered {
         Self { host: host.to_owned(), json: json.to_owned() }
     }
 
-    fn answer(&self) -> Answer {
+    fn answer(&self, table: &str) -> Answer {
         Answer {
-            table: "t".to_owned(),
+            table: table.to_owned(),
             status: Status::Ok,
             json: self.json.clone().into_bytes(),
             error: String::new(),
@@ -109,12 +109,18 @@ pub(super) fn stamped(
 
 /// A spool with these answers, in `dir`.
 pub(super) fn spool(dir: &Path, answers: &[Answered]) -> SpoolReader {
+    spool_of("t", dir, answers)
+}
+
+/// The same with answers for another table.
+pub(super) fn spool_of(table: &str, dir: &Path, answers: &[Answered]) -> SpoolReader {
     let begin = begin();
     let writer = SpoolWriter::create(dir.join(format!("{}.spool", begin.snapshot)), &begin).unwrap();
     let mut receiver = Receiver::new(catalog(), writer);
     for answered in answers {
         receiver.host(&answered.host).unwrap();
-        let prepared = prepare(catalog(), &Limits::default(), &answered.host, answered.answer()).unwrap();
+        let prepared =
+            prepare(catalog(), &Limits::default(), &answered.host, answered.answer(table)).unwrap();
         receiver.answer(&prepared).unwrap();
     }
     receiver.into_reader().unwrap()

@@ -142,6 +142,14 @@ impl Store {
                 "manifest `{path}` cannot be read: it says that it is snapshot {snapshot} of fleet `{fleet}`"
             )));
         }
+        if let Some(table) =
+            manifest.files.iter().filter_map(|file| file.table.as_deref()).find(|it| !is_table(it))
+        {
+            return Err(Error::data(format!(
+                "manifest `{path}` cannot be read: `{}` is no table name",
+                table.escape_debug()
+            )));
+        }
         Ok(manifest)
     }
 
@@ -206,6 +214,14 @@ impl Store {
         };
         Error::usage(format!("store `{}` has {wanted}{of_fleet}", self.name())).hint(hint)
     }
+}
+
+/// Whether a name is spelled as the tables of a store are.
+fn is_table(name: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    (1..=64).contains(&name.len())
+        && name.bytes().all(word)
+        && !name.starts_with(|first: char| first.is_ascii_digit())
 }
 
 fn no_manifest(path: &Path) -> Error {

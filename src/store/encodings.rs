@@ -192,8 +192,9 @@ mod tests {
             (
                 "strict_id",
                 Arc::new(
-                    datafusion::arrow::array::FixedSizeBinaryArray::try_from_iter(
-                        numbers().map(|n| n.to_le_bytes()),
+                    datafusion::arrow::array::FixedSizeBinaryArray::try_from_sparse_iter_with_size(
+                        numbers().map(|n| Some(n.to_le_bytes())),
+                        8,
                     )
                     .unwrap(),
                 ) as ArrayRef,

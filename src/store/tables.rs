@@ -73,10 +73,12 @@ impl StoredTable {
         }
     }
 
-    /// The first file of each snapshot: parts of one snapshot have one schema and one folder.
-    fn first_files(&self) -> Vec<TableFile> {
+    /// Files that together have all columns. Parts of one snapshot have one schema, so the first of each does; but
+    /// findings are of several analyses, and of several versions of Diffy.
+    fn telling_files(&self) -> Vec<TableFile> {
         let mut seen = BTreeSet::new();
-        self.files.iter().filter(|file| seen.insert(file.snapshot)).cloned().collect()
+        let tells = |file: &&TableFile| self.kind == FileKind::Findings || seen.insert(file.snapshot);
+        self.files.iter().filter(tells).cloned().collect()
     }
 
     /// Adds the columns of an older file.
@@ -103,7 +105,7 @@ impl StoredTable {
 
 impl Store {
     /// The tables of these snapshots, by kind and name: those named in `wanted`, or all when it is empty. Reads the end
-    /// of one file of each table and snapshot.
+    /// of one file of each table and snapshot, and of each file of findings.
     ///
     /// # Errors
     /// A file cannot be read; it is named.
@@ -125,7 +127,7 @@ impl Store {
         }
         let mut tables: Vec<StoredTable> = tables.into_values().collect();
         for table in &mut tables {
-            for schema in self.schemas(table.first_files()).await? {
+            for schema in self.schemas(table.telling_files()).await? {
                 table.merge(&schema);
             }
         }
@@ -224,6 +226,20 @@ mod tests {
             table.merge(&Arc::new(Schema::new(file.iter().map(field).collect::<Vec<_>>())));
         }
         table
+    }
+
+    #[test]
+    fn each_file_of_findings_tells_its_columns() {
+        let file = |path: &str| TableFile {
+            fleet: "web".parse().unwrap(),
+            snapshot: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(),
+            path: path.to_owned(),
+        };
+        let mut table = merged(&[]);
+        table.files = vec![file("a"), file("b")];
+        assert_eq!(table.telling_files().len(), 1);
+        table.kind = FileKind::Findings;
+        assert_eq!(table.telling_files().len(), 2);
     }
 
     #[test]

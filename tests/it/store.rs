@@ -125,6 +125,12 @@ fn a_damaged_manifest_is_named_and_costs_one_snapshot() {
     let pruned = env.run(&["snapshot", "prune", "--orphans"]);
     assert_eq!(pruned.status, 0, "{}", pruned.stderr);
 
+    let other =
+        String::from_utf8(whole.clone()).unwrap().replace(r#""table": "processes""#, r#""table": "x; --""#);
+    assert_ne!(other.as_bytes(), whole);
+    fs::write(manifest(&env, &newer), other).unwrap();
+    assert!(env.fails(&["snapshot", "verify"], 1).contains("`x; --` is no table name"));
+
     fs::write(manifest(&env, &newer), whole).unwrap();
     env.ok(&["snapshot", "verify"]);
 }

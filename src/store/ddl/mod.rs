@@ -264,11 +264,11 @@ impl Scribe {
         format!("{}.{}", self.database_name(kind), self.quoted(table))
     }
 
-    /// A name. None of ours has a quote in it.
+    /// A name. None of ours has a quote in it, but whoever writes to the store names columns.
     fn quoted(&self, name: &str) -> String {
         match self.dialect {
-            Dialect::Athena | Dialect::Spark => format!("`{name}`"),
-            Dialect::Trino | Dialect::DuckDb => format!("\"{name}\""),
+            Dialect::Athena | Dialect::Spark => format!("`{}`", name.replace('`', "``")),
+            Dialect::Trino | Dialect::DuckDb => format!("\"{}\"", name.replace('"', "\"\"")),
         }
     }
 
@@ -276,9 +276,9 @@ impl Scribe {
     fn text(&self, text: &str) -> String {
         match self.dialect {
             Dialect::Trino | Dialect::DuckDb => standard_text(text),
-            Dialect::Athena | Dialect::Spark => {
-                format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
-            }
+            Dialect::Athena => hive_text(text),
+            // Its shell puts variables in wherever `${` stands, also into texts.
+            Dialect::Spark => hive_text(text).replace('$', "\\u0024"),
         }
     }
 
@@ -328,8 +328,8 @@ impl Scribe {
 
     /// What to know of columns that changed their type, as a comment; empty where none did.
     fn remark(&self, table: &StoredTable) -> String {
-        let changed: Vec<&str> =
-            table.columns.iter().filter(|column| column.differs).map(|column| column.name.as_str()).collect();
+        let differing = table.columns.iter().filter(|column| column.differs);
+        let changed: Vec<String> = differing.map(|column| column.name.escape_debug().to_string()).collect();
         match (changed.is_empty(), self.dialect) {
             (true, _) => String::new(),
             (false, Dialect::DuckDb) => {
@@ -354,4 +354,57 @@ fn partitions(table: &StoredTable) -> impl Iterator<Item = (&TableFile, &str)> {
 
 fn standard_text(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+fn hive_text(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scribe(dialect: Dialect) -> Scribe {
+        Scribe { dialect, database: "diffy".parse().unwrap(), url: "s3://b".to_owned() }
+    }
+
+    /// A table whose only column has a name that somebody chose with care.
+    fn printed(dialect: Dialect, column: &str) -> String {
+        let column = StoredColumn { name: column.to_owned(), data_type: DataType::Utf8, differs: true };
+        let file = TableFile {
+            fleet: "f".parse().unwrap(),
+            snapshot: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(),
+            path: "rows/t/fleet=f/x.parquet".to_owned(),
+        };
+        let (kind, name) = (FileKind::Rows, "t".to_owned());
+        let table = StoredTable { kind, name, columns: vec![column], files: vec![file], is_even: true };
+        scribe(dialect).table(&table).unwrap()
+    }
+
+    #[test]
+    fn a_name_does_not_end_before_its_end() {
+        for dialect in Dialect::ALL {
+            let quote = if matches!(dialect, Dialect::Athena | Dialect::Spark) { '`' } else { '"' };
+            let text = printed(dialect, &format!("x{quote} FROM y; DROP TABLE z; --"));
+            assert!(
+                text.contains(&format!("{quote}x{quote}{quote} FROM y; DROP TABLE z; --{quote}")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_does_not_end_a_comment() {
+        for dialect in Dialect::ALL {
+            let text = printed(dialect, "x\nDROP TABLE z;");
+            let remark = text.lines().find(|line| line.starts_with("-- ")).unwrap();
+            assert!(remark.ends_with(r"x\nDROP TABLE z;"), "{text}");
+        }
+    }
+
+    #[test]
+    fn spark_finds_no_variable_in_a_text() {
+        assert_eq!(scribe(Dialect::Spark).text(r"${env:HOME}'\"), r"'\u0024{env:HOME}\'\\'");
+        assert_eq!(scribe(Dialect::Athena).text("${x}"), "'${x}'");
+    }
 }
