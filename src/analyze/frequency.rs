@@ -76,9 +76,7 @@ impl<'a> Things<'a> {
         let mut things = Self { lines, loose: HashMap::new(), strict: HashMap::new() };
         for odd in odd {
             let line = &lines.lines[odd.here.line];
-            if !things.loose.contains_key(&line.loose) {
-                things.loose.insert(line.loose, Thing::of(lines, odd.here.line));
-            }
+            things.loose.entry(line.loose).or_insert_with(|| Thing::of(lines, odd.here.line));
             things.strict.entry(line.strict).or_insert_with(|| lines.content_of(odd.here.line).members);
         }
         things

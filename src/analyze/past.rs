@@ -322,8 +322,7 @@ impl<'a> Merge<'a> {
         self.always.retain(|id, always| {
             always.retain(|host| today.answered.contains(host));
             let thing = today.thing(*id);
-            let lacks = always.iter().any(|host| !thing.contains(host));
-            lacks
+            always.iter().any(|host| !thing.contains(host))
         });
         PastTable {
             loose: self.loose.known,

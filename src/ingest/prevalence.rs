@@ -228,7 +228,7 @@ fn distinct_pairs(sample: &[Sampled<'_>], ids: &[u32], column: &str) -> Option<u
     let most_equal = ids.len() - (ids.len() as f64 * EXPLODES_FROM).ceil() as usize;
     let (mut seen, mut number, mut text) = (HashSet::new(), 0, Vec::new());
     for sampled in sample {
-        let cells = sampled.batch.column_by_name(column).map(|array| Cells::of(array));
+        let cells = sampled.batch.column_by_name(column).map(Cells::of);
         for row in sampled.rows.clone() {
             text.clear();
             text.extend_from_slice(&ids[number].to_le_bytes());
