@@ -118,7 +118,7 @@ impl Lines {
 
     /// The lines themselves, when all of their hosts are among the first `hosts`.
     pub(super) fn of_hosts(self, hosts: usize) -> Result<Self> {
-        let is_there = |line: &Line| line.members.iter().last().is_none_or(|last| (last as usize) < hosts);
+        let is_there = |line: &Line| line.members.max().is_none_or(|last| (last as usize) < hosts);
         if self.lines.iter().all(is_there) {
             return Ok(self);
         }
