@@ -73,7 +73,7 @@ impl Known {
         };
         known.read()?;
         for table in known.tables.values_mut() {
-            table.rows.sort_by_key(|row| (row.loose, row.strict, row.number));
+            table.sort();
         }
         Ok(known)
     }
@@ -181,11 +181,20 @@ fn known_row(
     })
 }
 
+/// Whether rows of one loose id, sorted, have this strict id.
+fn has_strict(rows: &[KnownRow], id: Id) -> bool {
+    rows.binary_search_by_key(&id, |row| row.strict).is_ok()
+}
+
 fn broken() -> Error {
     Error::data("a baseline has broken columns")
 }
 
 impl KnownTable {
+    fn sort(&mut self) {
+        self.rows.sort_by_key(|row| (row.loose, row.strict, row.number));
+    }
+
     fn thing(&self, rows: &[KnownRow]) -> Option<KnownThing> {
         let number = rows.iter().map(|row| row.number).min()?;
         let hosts = rows.iter().map(|row| row.hosts).max()?;
@@ -212,7 +221,7 @@ impl KnownTable {
             match self.thing(rows) {
                 None => differs(FindingKind::New, group, None),
                 known => {
-                    let is_known = |strict: &Group| rows.iter().any(|row| row.strict == strict.id);
+                    let is_known = |strict: &Group| has_strict(rows, strict.id);
                     for strict in lines.strict(&group).filter(|strict| !is_known(strict)) {
                         differs(FindingKind::Changed, strict, known);
                     }
@@ -275,5 +284,27 @@ impl Different {
             ..Candidate::new(Method::Baseline, self.kind, host, Subject::Line(line.unwrap_or_default()))
         };
         Some((candidate, score, self.known))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_are_found_in_whatever_order_a_baseline_has_them() {
+        let row = |(number, (loose, strict)): (usize, (u8, u8))| KnownRow {
+            loose: [loose; 16],
+            strict: [strict; 16],
+            hosts: 1,
+            number,
+        };
+        let rows = [(2, 9), (1, 5), (2, 1), (1, 7), (2, 4)].into_iter().enumerate().map(row).collect();
+        let mut table = KnownTable { hosts_answered: 1, rows };
+        table.sort();
+        for strict in 0..=10 {
+            let is_known = has_strict(table.of_loose([2; 16]), [strict; 16]);
+            assert_eq!(is_known, [1, 4, 9].contains(&strict), "{strict}");
+        }
     }
 }

@@ -107,13 +107,23 @@ impl Lines {
     /// value, prevalence has a placeholder; here the value is that of one of the hosts.
     pub(super) async fn load_of_rows(engine: &Engine, manifest: &Manifest, spec: TableSpec) -> Result<Self> {
         let is_of_table =
-            |file: &FileEntry| file.kind == FileKind::Prevalence && file.table.as_ref() == Some(&spec.name);
+            |file: &FileEntry| file.kind == FileKind::Rows && file.table.as_ref() == Some(&spec.name);
         if !manifest.files.iter().any(is_of_table) {
             return Self::of_sources(spec, Vec::new()).await;
         }
         let sql = of_rows::question(engine, manifest, &spec).await?;
         let batches = engine.collect(&sql, of_snapshot(manifest.snapshot)).await?;
         Self::of_sources(spec, batches.into_iter().map(Source::Batch).collect()).await
+    }
+
+    /// The lines themselves, when all of their hosts are among the first `hosts`.
+    pub(super) fn of_hosts(self, hosts: usize) -> Result<Self> {
+        let is_there = |line: &Line| line.members.max().is_none_or(|last| (last as usize) < hosts);
+        if self.lines.iter().all(is_there) {
+            return Ok(self);
+        }
+        let table = self.spec.name.escape_debug();
+        Err(Error::data(format!("prevalence of `{table}` names hosts that the snapshot does not have")))
     }
 
     async fn of_sources(spec: TableSpec, sources: Vec<Source>) -> Result<Self> {

@@ -67,6 +67,13 @@ impl Members {
         }
     }
 
+    pub(super) fn max(&self) -> Option<u32> {
+        match self {
+            Self::One(host) => Some(*host),
+            Self::Some(hosts) => hosts.max(),
+        }
+    }
+
     /// The one in the middle, by ordinal.
     pub(super) fn middle(&self) -> Option<u32> {
         match self {

@@ -267,10 +267,11 @@ async fn load<'a>(
     let reads = tables.iter().map(|table| {
         let spec = catalog.table_or_undeclared(table).into_owned();
         async move {
-            match from_rows {
-                true => Lines::load_of_rows(engine, manifest, spec).await,
-                false => Lines::load(store, manifest, spec).await,
-            }
+            let lines = match from_rows {
+                true => Lines::load_of_rows(engine, manifest, spec).await?,
+                false => Lines::load(store, manifest, spec).await?,
+            };
+            lines.of_hosts(state.hosts.len())
         }
     });
     let read: Vec<Lines> =

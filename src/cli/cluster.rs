@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use super::{App, Outcome};
 use crate::engine::cluster::{ExecutorConfig, Scheduler, run_executor};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Run queries on several machines: a scheduler, and executors that work for it
 ///
@@ -42,7 +42,7 @@ struct ExecutorArgs {
     /// The name or address that the others reach it by [default: where the scheduler sees it come from]
     #[arg(long, value_name = "HOST")]
     advertise: Option<String>,
-    /// Where what was made lies until it was fetched [default: a temporary directory]
+    /// Below which what was made lies until it was fetched [default: that of temporary files]
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
     /// Tasks that are worked on at once [default: one for each core]
@@ -71,16 +71,11 @@ async fn schedule(app: &App, bind: SocketAddr) -> Result<()> {
 
 async fn execute(app: &App, args: ExecutorArgs) -> Result<()> {
     let store = app.open_store().await?;
-    let scratch = tempfile::TempDir::with_prefix("diffy-executor-")
-        .map_err(|source| Error::config("cannot make a work directory").source(source))?;
-    let work_dir = args.work_dir.unwrap_or_else(|| scratch.path().to_owned());
-    std::fs::create_dir_all(&work_dir)
-        .map_err(|source| Error::usage(format!("cannot make `{}`", work_dir.display())).source(source))?;
     let config = ExecutorConfig {
         scheduler: args.scheduler,
         bind: args.bind,
         advertise: args.advertise,
-        work_dir,
+        work_dir: args.work_dir.unwrap_or_else(std::env::temp_dir),
         memory_limit_bytes: app.memory_limit_bytes,
         threads: args.cores.map_or(app.threads, usize::from),
     };

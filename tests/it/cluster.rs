@@ -4,7 +4,7 @@
 //! Nodes listen on free ports of the loopback device, and die with the test however it ends: a shell that waits for
 //! its stdin to close kills each.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Stdio};
 use std::time::{Duration, Instant};
@@ -25,14 +25,15 @@ struct Node {
     pid: rustix::process::Pid,
     /// `HOST:PORT`.
     address: String,
-    _stderr: BufReader<ChildStderr>,
+    stderr: BufReader<ChildStderr>,
 }
 
 impl Node {
     /// Starts `diffy cluster …`, and waits until it listens.
     fn start(env: &TestEnv, args: &[&str], variables: &[(String, String)]) -> Self {
         let mut command = env.program("sh");
-        let script = r#""$DIFFY" cluster "$@" </dev/null & echo $!; cat; kill -KILL $! 2>/dev/null"#;
+        let script =
+            r#""$DIFFY" cluster "$@" </dev/null & exec 2>/dev/null; echo $!; cat; kill -KILL $! 2>/dev/null"#;
         command.args(["-c", script, "sh"]).args(args).env("DIFFY", DIFFY).stdin(Stdio::piped());
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         let mut shell = command.spawn().unwrap();
@@ -46,11 +47,17 @@ impl Node {
             assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "{args:?} ended");
         }
         let address = line.split(" at ").nth(1).unwrap().split([',', '\n']).next().unwrap().to_owned();
-        Self { shell, pid, address, _stderr: stderr }
+        Self { shell, pid, address, stderr }
     }
 
     fn kill(&self) {
         rustix::process::kill_process(self.pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    /// Ends the node as `systemd` does, and waits until it is gone: nobody else holds its stderr.
+    fn stop(&mut self) {
+        rustix::process::kill_process(self.pid, rustix::process::Signal::TERM).unwrap();
+        self.stderr.read_to_string(&mut String::new()).unwrap();
     }
 }
 
@@ -197,6 +204,19 @@ fn an_executor_that_dies_in_the_middle_does_not_change_the_answer() {
     assert!(question.try_wait().unwrap().is_none(), "the query was over already");
     let there = output(question.wait_with_output().unwrap());
     assert_eq!(here, sorted(&there));
+}
+
+#[test]
+fn an_executor_that_stops_leaves_what_is_not_its_own() {
+    let env = TestEnv::new();
+    env.import_fleet(3, 0, 1);
+    env.write("one/diffy-store/evidence", "precious");
+    let mut cluster = Cluster::start(&env, &[]);
+    let ask = |engine: &str| env.run(&["query", "--format", "json", "--engine", engine, JOIN]);
+    assert_eq!(sorted(&ask("local")), sorted(&ask(&cluster.engine)));
+    cluster.executors.iter_mut().for_each(Node::stop);
+    assert_eq!(files(&cluster.work[0]), [env.path("one/diffy-store/evidence")]);
+    assert_eq!(std::fs::read_dir(&cluster.work[1]).unwrap().count(), 0, "its own is gone");
 }
 
 #[test]

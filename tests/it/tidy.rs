@@ -69,10 +69,10 @@ const LANDLORDS: [(&str, &[&str]); 59] = [
     (
         "tempfile",
         &[
-            "cli/cluster.rs",
             "cli/demo.rs",
             "cli/suppress.rs",
             "collect/osquery.rs",
+            "engine/cluster/nodes.rs",
             "engine/sort.rs",
             "store/mod.rs",
         ],

@@ -103,7 +103,8 @@ pub struct ExecutorConfig {
     pub bind: std::net::SocketAddr,
     /// The name or address that others reach it by; `None`: where the scheduler sees it come from.
     pub advertise: Option<String>,
-    /// Where what it made lies until it was fetched.
+    /// A directory, made where it is not there. What the executor made lies in a new folder of it until it was
+    /// fetched; nothing else of it is touched.
     pub work_dir: PathBuf,
     /// Memory of all of its tasks together, in bytes.
     pub memory_limit_bytes: usize,

@@ -3,7 +3,8 @@
 //! Executors ask the scheduler for work, so that it needs no way to them. Those that are lost are noticed by their
 //! silence, and what they had made is made again.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ballista_core::ConfigProducer;
@@ -20,6 +21,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use tempfile::TempDir;
 
 use super::super::functions;
 use super::codec::Codec;
@@ -65,9 +67,9 @@ impl Scheduler {
         let address = listener.local_addr().map_err(cannot)?;
         let runtime = runtime(store, None)?;
         let config = SchedulerConfig {
-            bind_host: address.ip().to_string(),
+            bind_host: in_address(address.ip()),
             bind_port: address.port(),
-            external_host: address.ip().to_string(),
+            external_host: in_address(address.ip()),
             scheduling_policy: TaskSchedulingPolicy::PullStaged,
             executor_timeout_seconds: SILENCE_SECONDS,
             expire_dead_executor_interval_seconds: LOOK_SECONDS,
@@ -116,20 +118,19 @@ pub async fn run_executor(
 ) -> Result<()> {
     let (host, port) = host_and_port(&config.scheduler)?;
     let bind = free(config.bind)?;
-    let work_dir = config.work_dir.to_str().map(str::to_owned);
-    let work_dir = work_dir.ok_or_else(|| Error::usage("the work directory has a name that is no text"))?;
-    let runtime = runtime(store, Some(&work_dir))?;
+    let room = Room::new(&config.work_dir)?;
+    let runtime = runtime(store, Some(&room.spilled))?;
     let registry = BallistaFunctionRegistry::from(&state(SessionConfig::new(), Arc::clone(&runtime)));
     let process = ExecutorProcessConfig {
-        bind_host: bind.ip().to_string(),
-        external_host: config.advertise,
+        bind_host: in_address(bind.ip()),
+        external_host: external_host(bind, config.advertise),
         port: bind.port(),
         scheduler_host: host.to_owned(),
         scheduler_port: port,
         scheduler_connect_timeout_seconds: WAIT_SECONDS,
         vcores: config.threads.max(1),
         task_scheduling_policy: TaskSchedulingPolicy::PullStaged,
-        work_dir: Some(work_dir),
+        work_dir: Some(room.made.clone()),
         job_data_ttl_seconds: 12 * KEPT_SECONDS,
         job_data_clean_up_interval_seconds: KEPT_SECONDS,
         grpc_max_decoding_message_size: MOST_MESSAGE,
@@ -148,6 +149,51 @@ pub async fn run_executor(
     })
 }
 
+/// Where an executor keeps its files, gone when dropped.
+///
+/// Ballista takes every folder of its work directory for its own: it removes all of them when it stops, and before
+/// that those that nobody wrote to for an hour. So it gets a new one, and what is not Ballista's lies beside it.
+#[derive(Debug)]
+struct Room {
+    /// Ballista's work directory.
+    made: String,
+    /// Where sorts and groupings spill to.
+    spilled: PathBuf,
+    /// Holds both.
+    _private: TempDir,
+}
+
+impl Room {
+    fn new(work_dir: &Path) -> Result<Self> {
+        let cannot = |source| {
+            Error::usage(format!("cannot make a directory in `{}`", work_dir.display())).source(source)
+        };
+        std::fs::create_dir_all(work_dir).map_err(cannot)?;
+        let private = TempDir::with_prefix_in("diffy-executor-", work_dir).map_err(cannot)?;
+        let [made, spilled] = ["made", "spilled"].map(|name| private.path().join(name));
+        std::fs::create_dir(&made).and_then(|()| std::fs::create_dir(&spilled)).map_err(cannot)?;
+        let made = made.into_os_string().into_string();
+        let made = made.map_err(|_| Error::usage("the work directory has a name that is no text"))?;
+        Ok(Self { made, spilled, _private: private })
+    }
+}
+
+/// An address as it stands before `:PORT`.
+fn in_address(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+/// Where others reach an executor; `None` leaves it to the scheduler, which does not bracket what it sees.
+fn external_host(bind: SocketAddr, advertise: Option<String>) -> Option<String> {
+    match advertise {
+        Some(host) => Some(host.parse().map(in_address).unwrap_or(host)),
+        None => Some(bind.ip()).filter(|ip| ip.is_ipv6() && !ip.is_unspecified()).map(in_address),
+    }
+}
+
 /// The address itself, or with a port that nobody listens on.
 fn free(bind: SocketAddr) -> Result<SocketAddr> {
     let cannot = |source| Error::remote(format!("cannot listen on `{bind}`")).source(source);
@@ -156,7 +202,7 @@ fn free(bind: SocketAddr) -> Result<SocketAddr> {
 }
 
 /// What all tasks share: the one store, and where to spill to.
-fn runtime(store: &Store, spill_dir: Option<&str>) -> Result<Arc<RuntimeEnv>> {
+fn runtime(store: &Store, spill_dir: Option<&Path>) -> Result<Arc<RuntimeEnv>> {
     let mut builder = RuntimeEnvBuilder::new().with_object_store_registry(Arc::new(Sole::new(store)?));
     if let Some(dir) = spill_dir {
         builder = builder.with_temp_file_path(dir);
@@ -181,4 +227,56 @@ fn state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> SessionState {
     builder.scalar_functions().get_or_insert_default().extend(scalars);
     builder.aggregate_functions().get_or_insert_default().push(Arc::new(functions::bitmap_or()));
     builder.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn spills_outlive_what_ballista_removes() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = dir.path().join("store").display().to_string();
+        let store = Store::open_or_create(&url, &crate::store::StoreConfig::default()).await.unwrap();
+        let room = Room::new(&dir.path().join("work")).unwrap();
+        let runtime = runtime(&store, Some(&room.spilled)).unwrap();
+        drop(runtime.disk_manager.create_tmp_file("the first").unwrap());
+        for entry in std::fs::read_dir(&room.made).unwrap() {
+            std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+        }
+        let file = runtime.disk_manager.create_tmp_file("after an hour").unwrap();
+        assert!(file.path().starts_with(&room.spilled), "{}", file.path().display());
+        assert!(!room.spilled.starts_with(&room.made));
+    }
+
+    #[test]
+    fn a_room_is_a_new_folder_and_gone_with_the_executor() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("diffy-store")).unwrap();
+        let room = Room::new(dir.path()).unwrap();
+        assert_eq!(std::fs::read_dir(&room.made).unwrap().count(), 0);
+        assert_ne!(Path::new(&room.made).parent(), Some(dir.path()));
+        drop(room);
+        let left: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|one| one.unwrap().file_name()).collect();
+        assert_eq!(left, ["diffy-store"]);
+    }
+
+    #[test]
+    fn an_address_of_ipv6_stands_in_brackets() {
+        let parsed = |host: &str| -> SocketAddr {
+            format!("{}:1", in_address(host.parse().unwrap())).parse().unwrap()
+        };
+        for host in ["127.0.0.1", "::1", "fd00::1"] {
+            assert_eq!(parsed(host).ip().to_string(), host);
+        }
+        let host =
+            |bind: &str, told: Option<&str>| external_host(bind.parse().unwrap(), told.map(str::to_owned));
+        assert_eq!(host("127.0.0.1:1", None), None);
+        assert_eq!(host("[::]:1", None), None);
+        assert_eq!(host("[::1]:1", None).as_deref(), Some("[::1]"));
+        assert_eq!(host("[::]:1", Some("fd00::1")).as_deref(), Some("[fd00::1]"));
+        assert_eq!(host("[::]:1", Some("[fd00::1]")).as_deref(), Some("[fd00::1]"));
+        assert_eq!(host("[::]:1", Some("worker1")).as_deref(), Some("worker1"));
+    }
 }
