@@ -56,7 +56,7 @@ pub(super) fn arrivals<'a>(table: &'a Loaded<'_>, past: &'a PastTable) -> impl I
     let arrived = |kind, group: Group, instead, contents| {
         let have = &group.members & &table.answers.heard;
         let with_past = &have & &past.heard;
-        (!with_past.is_empty()).then(|| Arrival { kind, group, instead, contents, have, with_past })
+        (!with_past.is_empty()).then_some(Arrival { kind, group, instead, contents, have, with_past })
     };
     let of_group = move |group: Group| -> Vec<Arrival> {
         let thing = past.loose.get(&group.id).filter(|seen| seen.snapshots > 0);

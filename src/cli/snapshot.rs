@@ -269,7 +269,7 @@ async fn prove(app: &App, store: &Store, manifest: &Manifest, place: &Place) -> 
     let tables: BTreeSet<&str> = kept.filter_map(|file| file.table.as_deref()).collect();
     let (mut wrong, mut identities) = (0, 0);
     for table in &tables {
-        let proof = engine.prove_prevalence(manifest.snapshot, table).await?;
+        let proof = engine.prove_prevalence(manifest, table).await?;
         identities += proof.identities;
         if proof.wrong > 0 {
             wrong += 1;
