@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::future::BoxFuture;
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
 use tokio::sync::Mutex;
@@ -78,21 +78,11 @@ impl fmt::Debug for Bridge {
     }
 }
 
-// Spelled out as `async_trait` expands it.
+#[async_trait]
 impl CredentialProvider for Bridge {
     type Credential = AwsCredential;
 
-    fn get_credential<'a, 'f>(&'a self) -> BoxFuture<'f, object_store::Result<Arc<AwsCredential>>>
-    where
-        'a: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.credential())
-    }
-}
-
-impl Bridge {
-    async fn credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         let found = self.aws.credentials().await;
         let credentials =
             found.map_err(|source| object_store::Error::Generic { store: "S3", source: source.into() })?;

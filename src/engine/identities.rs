@@ -8,6 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, RecordBatch, UInt32Array,
 };
@@ -24,12 +25,11 @@ use datafusion::physical_plan::execution_plan::ReplaceChildrenOptions;
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
-use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, stream};
 use roaring::RoaringBitmap;
 
 use super::functions::{only_host, read_bitmap, write_bitmap};
-use super::table::{SnapshotTable, is_partition_filter};
+use super::table::{SnapshotTable, is_partition_filter, pushdown};
 
 /// What tells lines of one id: neighbours that agree in these are one identity.
 const KEY: [&str; 2] = ["strict_id", "snapshot"];
@@ -45,12 +45,29 @@ impl IdentityTable {
     pub(super) fn new(lines: SnapshotTable) -> Self {
         Self { lines }
     }
+}
 
-    async fn plan(
+#[async_trait]
+impl TableProvider for IdentityTable {
+    fn schema(&self) -> SchemaRef {
+        self.lines.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Only what chooses snapshots goes below: lines of one identity differ in nothing else that is filtered there.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(pushdown(filters, is_partition_filter, TableProviderFilterPushDown::Unsupported))
+    }
+
+    async fn scan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
+        _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = self.schema();
         let all: Vec<usize> = (0..schema.fields().len()).collect();
@@ -67,43 +84,6 @@ impl IdentityTable {
             return internal_err!("a column of identities is not among those that are read");
         };
         Ok(Arc::new(IdentityExec::new(lines, places)?))
-    }
-}
-
-// Spelled out as `async_trait` expands it.
-impl TableProvider for IdentityTable {
-    fn schema(&self) -> SchemaRef {
-        self.lines.schema()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    /// Only what chooses snapshots goes below: lines of one identity differ in nothing else that is filtered there.
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let support = |filter: &&Expr| match is_partition_filter(filter) {
-            true => TableProviderFilterPushDown::Exact,
-            false => TableProviderFilterPushDown::Unsupported,
-        };
-        Ok(filters.iter().map(support).collect())
-    }
-
-    fn scan<'a, 'b, 'c, 'd, 'f>(
-        &'a self,
-        state: &'b dyn Session,
-        projection: Option<&'c Vec<usize>>,
-        filters: &'d [Expr],
-        _limit: Option<usize>,
-    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        'd: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.plan(state, projection, filters))
     }
 }
 
@@ -127,6 +107,11 @@ impl IdentityExec {
             below.boundedness,
         );
         Ok(Self { lines, places, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+    }
+
+    fn over(&self, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(lines) = children.pop() else { return internal_err!("identities are of one plan") };
+        Ok(Arc::new(Self::new(lines, self.places.clone())?))
     }
 
     /// What [`Self::new`] needs beside the lines.
@@ -169,19 +154,17 @@ impl ExecutionPlan for IdentityExec {
 
     fn replace_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
         _options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(lines) = children.pop() else { return internal_err!("identities are of one plan") };
-        Ok(Arc::new(Self::new(lines, self.places.clone())?))
+        self.over(children)
     }
 
     fn with_new_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(lines) = children.pop() else { return internal_err!("identities are of one plan") };
-        Ok(Arc::new(Self::new(lines, self.places.clone())?))
+        self.over(children)
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
@@ -17,7 +18,6 @@ use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
-use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use object_store::{ObjectMeta, ObjectStore};
 
@@ -438,19 +438,14 @@ struct Shelf {
     scope: Scope,
 }
 
-// Spelled out as `async_trait` expands it.
+#[async_trait]
 impl SchemaProvider for Shelf {
     fn table_names(&self) -> Vec<String> {
         self.library.names(self.scope)
     }
 
-    fn table<'a, 'b, 'f>(&'a self, name: &'b str) -> BoxFuture<'f, Result<Option<Arc<dyn TableProvider>>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.library.table(self.scope, name))
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        self.library.table(self.scope, name).await
     }
 
     fn table_exist(&self, name: &str) -> bool {

@@ -3,8 +3,8 @@
 //! A session sees what the manifests name and nothing else: no directory is listed, so parts of unfinished
 //! collections are invisible. Schema `public` (the default) has every osquery table over all snapshots and the tables
 //! `prevalence`, `identities`, `sightings`, `coverage`, `hosts`, `snapshots`, `baselines` and `findings`; `current` has
-//! the same over the newest snapshot of each fleet. `prev` has the prevalence of each osquery table with the table's own columns, and
-//! `current_prev` the same over the newest snapshot of each fleet.
+//! the same over the newest snapshot of each fleet. `prev` has the prevalence of each osquery table with the table's own
+//! columns, and `current_prev` the same over the newest snapshot of each fleet.
 
 mod archive;
 pub mod cluster;

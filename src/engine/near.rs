@@ -9,8 +9,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use object_store::path::Path;
@@ -92,42 +92,6 @@ impl Near {
         };
         cell.get_or_try_init(fetch).await.cloned().map(Some)
     }
-
-    async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let is_plain = !options.head
-            && options.if_match.is_none()
-            && options.if_none_match.is_none()
-            && options.version.is_none();
-        let whole = if is_plain { self.whole(location).await? } else { None };
-        let Some(whole) = whole else { return self.below.get_opts(location, options).await };
-        let size = whole.len() as u64;
-        let range = match &options.range {
-            Some(range) => range.as_range(size).map_err(|source| outside(location, source))?,
-            None => 0..size,
-        };
-        let bytes = whole.slice(range.start as usize..range.end as usize);
-        let meta = ObjectMeta {
-            location: location.clone(),
-            last_modified: chrono::DateTime::UNIX_EPOCH,
-            size,
-            e_tag: None,
-            version: None,
-        };
-        let payload = GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed());
-        Ok(GetResult { payload, meta, range, attributes: Attributes::default() })
-    }
-
-    async fn ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let Some(whole) = self.whole(location).await? else {
-            return self.below.get_ranges(location, ranges).await;
-        };
-        let slice = |range: &Range<u64>| {
-            let within = range.start <= range.end && range.end <= whole.len() as u64;
-            let slice = within.then(|| whole.slice(range.start as usize..range.end as usize));
-            slice.ok_or_else(|| outside(location, format!("there is no range {range:?}")))
-        };
-        ranges.iter().map(slice).collect()
-    }
 }
 
 fn outside(location: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
@@ -156,60 +120,54 @@ impl Shelf {
     }
 }
 
-// Spelled out as `async_trait` expands it.
+#[async_trait]
 impl ObjectStore for Near {
-    fn put_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> BoxFuture<'f, Result<PutResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        self.below.put_opts(location, payload, options)
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.below.put_opts(location, payload, options).await
     }
 
-    fn put_multipart_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
         options: PutMultipartOptions,
-    ) -> BoxFuture<'f, Result<Box<dyn MultipartUpload>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        self.below.put_multipart_opts(location, options)
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.below.put_multipart_opts(location, options).await
     }
 
-    fn get_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
-        options: GetOptions,
-    ) -> BoxFuture<'f, Result<GetResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.get(location, options))
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let is_plain = !options.head
+            && options.if_match.is_none()
+            && options.if_none_match.is_none()
+            && options.version.is_none();
+        let whole = if is_plain { self.whole(location).await? } else { None };
+        let Some(whole) = whole else { return self.below.get_opts(location, options).await };
+        let size = whole.len() as u64;
+        let range = match &options.range {
+            Some(range) => range.as_range(size).map_err(|source| outside(location, source))?,
+            None => 0..size,
+        };
+        let bytes = whole.slice(range.start as usize..range.end as usize);
+        let meta = ObjectMeta {
+            location: location.clone(),
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size,
+            e_tag: None,
+            version: None,
+        };
+        let payload = GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed());
+        Ok(GetResult { payload, meta, range, attributes: Attributes::default() })
     }
 
-    fn get_ranges<'a, 'b, 'c, 'f>(
-        &'a self,
-        location: &'b Path,
-        ranges: &'c [Range<u64>],
-    ) -> BoxFuture<'f, Result<Vec<Bytes>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.ranges(location, ranges))
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let Some(whole) = self.whole(location).await? else {
+            return self.below.get_ranges(location, ranges).await;
+        };
+        let slice = |range: &Range<u64>| {
+            let within = range.start <= range.end && range.end <= whole.len() as u64;
+            let slice = within.then(|| whole.slice(range.start as usize..range.end as usize));
+            slice.ok_or_else(|| outside(location, format!("there is no range {range:?}")))
+        };
+        ranges.iter().map(slice).collect()
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -220,30 +178,11 @@ impl ObjectStore for Near {
         self.below.list(prefix)
     }
 
-    fn list_with_delimiter<'a, 'b, 'f>(
-        &'a self,
-        prefix: Option<&'b Path>,
-    ) -> BoxFuture<'f, Result<ListResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        self.below.list_with_delimiter(prefix)
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.below.list_with_delimiter(prefix).await
     }
 
-    fn copy_opts<'a, 'b, 'c, 'f>(
-        &'a self,
-        from: &'b Path,
-        to: &'c Path,
-        options: CopyOptions,
-    ) -> BoxFuture<'f, Result<()>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        Self: 'f,
-    {
-        self.below.copy_opts(from, to, options)
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.below.copy_opts(from, to, options).await
     }
 }

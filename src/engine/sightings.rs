@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, UInt32Array,
 };
@@ -23,10 +24,9 @@ use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
-use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
-use super::table::{SnapshotTable, is_partition_filter};
+use super::table::{SnapshotTable, is_partition_filter, pushdown};
 
 /// The ids, in the order in which they are compared.
 const IDS: [&str; 2] = ["loose_id", "strict_id"];
@@ -50,21 +50,6 @@ impl SightingTable {
     pub(super) fn new(lines: SnapshotTable) -> Self {
         Self { lines, schema: columns() }
     }
-
-    async fn plan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let schema = self.lines.schema();
-        let columns: std::result::Result<Vec<usize>, _> =
-            IDS.iter().chain([&SNAPSHOT]).map(|name| schema.index_of(name)).collect();
-        let (lines, named) = self.lines.by_snapshot(state, columns?, filters).await?;
-        let all = || (0..self.schema.fields().len()).collect();
-        let places = projection.cloned().unwrap_or_else(all);
-        Ok(Arc::new(SightingExec::new(lines, named, places)?))
-    }
 }
 
 fn columns() -> SchemaRef {
@@ -80,7 +65,7 @@ fn columns() -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-// Spelled out as `async_trait` expands it.
+#[async_trait]
 impl TableProvider for SightingTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -95,28 +80,23 @@ impl TableProvider for SightingTable {
         let of_fleet = |filter: &Expr| {
             is_partition_filter(filter) && filter.column_refs().iter().all(|column| column.name == "fleet")
         };
-        let support = |filter: &&Expr| match of_fleet(filter) {
-            true => TableProviderFilterPushDown::Exact,
-            false => TableProviderFilterPushDown::Unsupported,
-        };
-        Ok(filters.iter().map(support).collect())
+        Ok(pushdown(filters, of_fleet, TableProviderFilterPushDown::Unsupported))
     }
 
-    fn scan<'a, 'b, 'c, 'd, 'f>(
-        &'a self,
-        state: &'b dyn Session,
-        projection: Option<&'c Vec<usize>>,
-        filters: &'d [Expr],
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
         _limit: Option<usize>,
-    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        'd: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.plan(state, projection, filters))
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = self.lines.schema();
+        let columns: std::result::Result<Vec<usize>, _> =
+            IDS.iter().chain([&SNAPSHOT]).map(|name| schema.index_of(name)).collect();
+        let (lines, named) = self.lines.by_snapshot(state, columns?, filters).await?;
+        let all = || (0..self.schema.fields().len()).collect();
+        let places = projection.cloned().unwrap_or_else(all);
+        Ok(Arc::new(SightingExec::new(lines, named, places)?))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
@@ -23,7 +24,6 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::{ExecutionPlan, Partitioning};
-use futures::future::BoxFuture;
 
 use super::archive::{Archive, partition_values};
 use crate::store::{Commit, FileKind};
@@ -88,21 +88,6 @@ impl SnapshotTable {
         }
         let filed = self.archive.filed(&commits).await?;
         Ok(filed.iter().filter_map(|filed| filed.files.get(&self.key)).flatten().cloned().collect())
-    }
-
-    async fn plan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let kept = self.kept(state, filters).await?;
-        let statistics = self.statistics_of(&kept);
-        let files = kept.into_iter().map(|stored| stored.file).collect();
-        let groups = FileGroup::new(files).split_files(state.config().target_partitions());
-        let config = self.scan_of(groups, statistics).with_projection_indices(projection.cloned())?;
-        self.read(state, config.with_limit(limit).build()).await
     }
 
     /// Reads some columns with the files of a snapshot one after the other, as the manifest has them: sorted files
@@ -176,7 +161,7 @@ impl SnapshotTable {
     }
 }
 
-// Spelled out as `async_trait` expands it.
+#[async_trait]
 impl TableProvider for SnapshotTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(self.schema.table_schema())
@@ -187,31 +172,22 @@ impl TableProvider for SnapshotTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let support = |filter: &&Expr| {
-            if is_partition_filter(filter) {
-                TableProviderFilterPushDown::Exact
-            } else {
-                TableProviderFilterPushDown::Inexact
-            }
-        };
-        Ok(filters.iter().map(support).collect())
+        Ok(pushdown(filters, is_partition_filter, TableProviderFilterPushDown::Inexact))
     }
 
-    fn scan<'a, 'b, 'c, 'd, 'f>(
-        &'a self,
-        state: &'b dyn Session,
-        projection: Option<&'c Vec<usize>>,
-        filters: &'d [Expr],
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
         limit: Option<usize>,
-    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        'd: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.plan(state, projection, filters, limit))
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let kept = self.kept(state, filters).await?;
+        let statistics = self.statistics_of(&kept);
+        let files = kept.into_iter().map(|stored| stored.file).collect();
+        let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+        let config = self.scan_of(groups, statistics).with_projection_indices(projection.cloned())?;
+        self.read(state, config.with_limit(limit).build()).await
     }
 }
 
@@ -237,6 +213,19 @@ fn whole_snapshots(files: Vec<StoredFile>, most: usize) -> Vec<FileGroup> {
     }
     let each = snapshots.len().div_ceil(most.max(1)).max(1);
     snapshots.chunks(each).map(|chunk| FileGroup::new(chunk.concat())).collect()
+}
+
+/// What becomes of filters: those that `decides` are applied by the scan, the others are what `otherwise` says.
+pub(super) fn pushdown(
+    filters: &[&Expr],
+    decides: impl Fn(&Expr) -> bool,
+    otherwise: TableProviderFilterPushDown,
+) -> Vec<TableProviderFilterPushDown> {
+    let support = |filter: &&Expr| match decides(filter) {
+        true => TableProviderFilterPushDown::Exact,
+        false => otherwise.clone(),
+    };
+    filters.iter().map(support).collect()
 }
 
 /// Whether the manifests alone can decide this filter.

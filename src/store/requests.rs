@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT,
@@ -106,36 +106,6 @@ impl<T: ObjectStore> Counted<T> {
     pub(super) fn on_disk(below: T, requests: Requests) -> Self {
         Self { below, requests, ranges_are_one: true }
     }
-
-    async fn read(&self, location: &Path, options: GetOptions) -> StoreResult<GetResult> {
-        let is_head = options.head;
-        let found = self.below.get_opts(location, options).await;
-        match &found {
-            _ if is_head => add(&self.requests.0.head, 1),
-            Ok(found) => self.requests.read(found.range.end - found.range.start),
-            Err(_) => self.requests.read(0),
-        }
-        found
-    }
-
-    async fn ranges(&self, location: &Path, ranges: &[Range<u64>]) -> StoreResult<Vec<Bytes>> {
-        if !self.ranges_are_one {
-            let fetch = |range| self.get_range(location, range);
-            return coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await;
-        }
-        self.requests.read(ranges.iter().map(|range| range.end - range.start).sum());
-        self.below.get_ranges(location, ranges).await
-    }
-
-    async fn multipart(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> StoreResult<Box<dyn MultipartUpload>> {
-        self.requests.written(0);
-        let below = self.below.put_multipart_opts(location, options).await?;
-        Ok(Box::new(CountedUpload { below, requests: self.requests.clone() }))
-    }
 }
 
 /// Counts a page with its first item.
@@ -154,61 +124,46 @@ fn paged<'a, T: 'a>(
     items.inspect_ok(count).boxed()
 }
 
-// Spelled out as `async_trait` expands it.
+#[async_trait]
 impl<T: ObjectStore> ObjectStore for Counted<T> {
-    fn put_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
+    async fn put_opts(
+        &self,
+        location: &Path,
         payload: PutPayload,
         options: PutOptions,
-    ) -> BoxFuture<'f, StoreResult<PutResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
+    ) -> StoreResult<PutResult> {
         self.requests.written(payload.content_length() as u64);
-        self.below.put_opts(location, payload, options)
+        self.below.put_opts(location, payload, options).await
     }
 
-    fn put_multipart_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
         options: PutMultipartOptions,
-    ) -> BoxFuture<'f, StoreResult<Box<dyn MultipartUpload>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.multipart(location, options))
+    ) -> StoreResult<Box<dyn MultipartUpload>> {
+        self.requests.written(0);
+        let below = self.below.put_multipart_opts(location, options).await?;
+        Ok(Box::new(CountedUpload { below, requests: self.requests.clone() }))
     }
 
-    fn get_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
-        options: GetOptions,
-    ) -> BoxFuture<'f, StoreResult<GetResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.read(location, options))
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> StoreResult<GetResult> {
+        let is_head = options.head;
+        let found = self.below.get_opts(location, options).await;
+        match &found {
+            _ if is_head => add(&self.requests.0.head, 1),
+            Ok(found) => self.requests.read(found.range.end - found.range.start),
+            Err(_) => self.requests.read(0),
+        }
+        found
     }
 
-    fn get_ranges<'a, 'b, 'c, 'f>(
-        &'a self,
-        location: &'b Path,
-        ranges: &'c [Range<u64>],
-    ) -> BoxFuture<'f, StoreResult<Vec<Bytes>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.ranges(location, ranges))
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> StoreResult<Vec<Bytes>> {
+        if !self.ranges_are_one {
+            let fetch = |range| self.get_range(location, range);
+            return coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await;
+        }
+        self.requests.read(ranges.iter().map(|range| range.end - range.start).sum());
+        self.below.get_ranges(location, ranges).await
     }
 
     fn delete_stream(
@@ -225,33 +180,14 @@ impl<T: ObjectStore> ObjectStore for Counted<T> {
         paged(self.below.list(prefix), self.requests.clone(), |counters| &counters.list)
     }
 
-    fn list_with_delimiter<'a, 'b, 'f>(
-        &'a self,
-        prefix: Option<&'b Path>,
-    ) -> BoxFuture<'f, StoreResult<ListResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
         add(&self.requests.0.list, 1);
-        self.below.list_with_delimiter(prefix)
+        self.below.list_with_delimiter(prefix).await
     }
 
-    fn copy_opts<'a, 'b, 'c, 'f>(
-        &'a self,
-        from: &'b Path,
-        to: &'c Path,
-        options: CopyOptions,
-    ) -> BoxFuture<'f, StoreResult<()>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        Self: 'f,
-    {
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> StoreResult<()> {
         self.requests.written(0);
-        self.below.copy_opts(from, to, options)
+        self.below.copy_opts(from, to, options).await
     }
 }
 
@@ -261,29 +197,21 @@ struct CountedUpload {
     requests: Requests,
 }
 
-// Spelled out as `async_trait` expands it.
+#[async_trait]
 impl MultipartUpload for CountedUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         self.requests.written(data.content_length() as u64);
         self.below.put_part(data)
     }
 
-    fn complete<'a, 'f>(&'a mut self) -> BoxFuture<'f, StoreResult<PutResult>>
-    where
-        'a: 'f,
-        Self: 'f,
-    {
+    async fn complete(&mut self) -> StoreResult<PutResult> {
         self.requests.written(0);
-        self.below.complete().boxed()
+        self.below.complete().await
     }
 
-    fn abort<'a, 'f>(&'a mut self) -> BoxFuture<'f, StoreResult<()>>
-    where
-        'a: 'f,
-        Self: 'f,
-    {
+    async fn abort(&mut self) -> StoreResult<()> {
         add(&self.requests.0.delete, 1);
-        self.below.abort().boxed()
+        self.below.abort().await
     }
 }
 

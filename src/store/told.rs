@@ -6,8 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::client::{HttpError, HttpErrorKind};
@@ -53,20 +53,22 @@ impl<T: ObjectStore> Told<T> {
     pub(super) fn new(below: T, whom: Whom) -> Self {
         Self { below, whom: Arc::new(whom) }
     }
+}
 
-    async fn get(&self, location: &Path, options: GetOptions) -> StoreResult<GetResult> {
-        tracing::debug!(%location, range = ?options.range, head = options.head, "{GET}");
-        let mut found =
-            self.below.get_opts(location, options).await.map_err(|error| self.whom.tell(GET, error))?;
-        if let GetResultPayload::Stream(bytes) = found.payload {
-            let whom = Arc::clone(&self.whom);
-            found.payload =
-                GetResultPayload::Stream(bytes.map_err(move |error| whom.tell(GET, error)).boxed());
-        }
-        Ok(found)
+#[async_trait]
+impl<T: ObjectStore> ObjectStore for Told<T> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> StoreResult<PutResult> {
+        tracing::debug!(%location, bytes = payload.content_length(), mode = ?options.mode, "{PUT}");
+        let put = self.below.put_opts(location, payload, options);
+        put.await.map_err(|error| self.whom.tell(PUT, error))
     }
 
-    async fn multipart(
+    async fn put_multipart_opts(
         &self,
         location: &Path,
         options: PutMultipartOptions,
@@ -76,50 +78,17 @@ impl<T: ObjectStore> Told<T> {
         let below = below.map_err(|error| self.whom.tell(PUT, error))?;
         Ok(Box::new(ToldUpload { below, whom: Arc::clone(&self.whom) }))
     }
-}
 
-// Spelled out as `async_trait` expands it.
-impl<T: ObjectStore> ObjectStore for Told<T> {
-    fn put_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> BoxFuture<'f, StoreResult<PutResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        tracing::debug!(%location, bytes = payload.content_length(), mode = ?options.mode, "{PUT}");
-        let put = self.below.put_opts(location, payload, options);
-        Box::pin(async move { put.await.map_err(|error| self.whom.tell(PUT, error)) })
-    }
-
-    fn put_multipart_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
-        options: PutMultipartOptions,
-    ) -> BoxFuture<'f, StoreResult<Box<dyn MultipartUpload>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.multipart(location, options))
-    }
-
-    fn get_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
-        options: GetOptions,
-    ) -> BoxFuture<'f, StoreResult<GetResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.get(location, options))
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> StoreResult<GetResult> {
+        tracing::debug!(%location, range = ?options.range, head = options.head, "{GET}");
+        let mut found =
+            self.below.get_opts(location, options).await.map_err(|error| self.whom.tell(GET, error))?;
+        if let GetResultPayload::Stream(bytes) = found.payload {
+            let whom = Arc::clone(&self.whom);
+            found.payload =
+                GetResultPayload::Stream(bytes.map_err(move |error| whom.tell(GET, error)).boxed());
+        }
+        Ok(found)
     }
 
     fn delete_stream(
@@ -137,34 +106,15 @@ impl<T: ObjectStore> ObjectStore for Told<T> {
         self.below.list(prefix).map_err(move |error| whom.tell(LIST, error)).boxed()
     }
 
-    fn list_with_delimiter<'a, 'b, 'f>(
-        &'a self,
-        prefix: Option<&'b Path>,
-    ) -> BoxFuture<'f, StoreResult<ListResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
         tracing::debug!(prefix = prefix.map(AsRef::<str>::as_ref), "{LIST}");
         let listed = self.below.list_with_delimiter(prefix);
-        Box::pin(async move { listed.await.map_err(|error| self.whom.tell(LIST, error)) })
+        listed.await.map_err(|error| self.whom.tell(LIST, error))
     }
 
-    fn copy_opts<'a, 'b, 'c, 'f>(
-        &'a self,
-        from: &'b Path,
-        to: &'c Path,
-        options: CopyOptions,
-    ) -> BoxFuture<'f, StoreResult<()>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        Self: 'f,
-    {
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> StoreResult<()> {
         let copied = self.below.copy_opts(from, to, options);
-        Box::pin(async move { copied.await.map_err(|error| self.whom.tell(PUT, error)) })
+        copied.await.map_err(|error| self.whom.tell(PUT, error))
     }
 }
 
@@ -174,7 +124,7 @@ struct ToldUpload {
     whom: Arc<Whom>,
 }
 
-// Spelled out as `async_trait` expands it.
+#[async_trait]
 impl MultipartUpload for ToldUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         tracing::debug!(bytes = data.content_length(), "s3:UploadPart");
@@ -182,25 +132,17 @@ impl MultipartUpload for ToldUpload {
         self.below.put_part(data).map(move |done| done.map_err(|error| whom.tell(PUT, error))).boxed()
     }
 
-    fn complete<'a, 'f>(&'a mut self) -> BoxFuture<'f, StoreResult<PutResult>>
-    where
-        'a: 'f,
-        Self: 'f,
-    {
+    async fn complete(&mut self) -> StoreResult<PutResult> {
         tracing::debug!("s3:CompleteMultipartUpload");
         let whom = Arc::clone(&self.whom);
-        Box::pin(self.below.complete().map(move |done| done.map_err(|error| whom.tell(PUT, error))))
+        self.below.complete().map(move |done| done.map_err(|error| whom.tell(PUT, error))).await
     }
 
-    fn abort<'a, 'f>(&'a mut self) -> BoxFuture<'f, StoreResult<()>>
-    where
-        'a: 'f,
-        Self: 'f,
-    {
+    async fn abort(&mut self) -> StoreResult<()> {
         tracing::debug!("s3:AbortMultipartUpload");
         let whom = Arc::clone(&self.whom);
         let action = "s3:AbortMultipartUpload";
-        Box::pin(self.below.abort().map(move |done| done.map_err(|error| whom.tell(action, error))))
+        self.below.abort().map(move |done| done.map_err(|error| whom.tell(action, error))).await
     }
 }
 

@@ -157,7 +157,7 @@ const LANDLORDS: [(&str, &[&str]); 59] = [
 ];
 
 /// Crates of the manifest that every room may use.
-const COMMON: [&str; 6] = ["blake3", "chrono", "futures", "serde", "serde_json", "tracing"];
+const COMMON: [&str; 7] = ["async_trait", "blake3", "chrono", "futures", "serde", "serde_json", "tracing"];
 
 /// Rooms that may start tasks and wait; `aws` has credentials that many wait for, `collect` and `simulate` send answers, `store` writes while others wait.
 const ASYNC: [&str; 8] =

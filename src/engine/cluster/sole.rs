@@ -8,13 +8,13 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::common::exec_err;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::object_store::{ObjectStoreRegistry, ObjectStoreUrl};
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{StreamExt, stream};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -80,60 +80,22 @@ fn refused<T>() -> Result<T> {
     Err(Error::NotSupported { source: "nodes of a cluster only read the store".into() })
 }
 
-// Spelled out as `async_trait` expands it.
+#[async_trait]
 impl ObjectStore for ReadOnly {
-    fn put_opts<'a, 'b, 'f>(
-        &'a self,
-        _: &'b Path,
-        _: PutPayload,
-        _: PutOptions,
-    ) -> BoxFuture<'f, Result<PutResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        async { refused() }.boxed()
+    async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> Result<PutResult> {
+        refused()
     }
 
-    fn put_multipart_opts<'a, 'b, 'f>(
-        &'a self,
-        _: &'b Path,
-        _: PutMultipartOptions,
-    ) -> BoxFuture<'f, Result<Box<dyn MultipartUpload>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        async { refused() }.boxed()
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        refused()
     }
 
-    fn get_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
-        options: GetOptions,
-    ) -> BoxFuture<'f, Result<GetResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        self.0.get_opts(location, options)
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.0.get_opts(location, options).await
     }
 
-    fn get_ranges<'a, 'b, 'c, 'f>(
-        &'a self,
-        location: &'b Path,
-        ranges: &'c [Range<u64>],
-    ) -> BoxFuture<'f, Result<Vec<Bytes>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        Self: 'f,
-    {
-        self.0.get_ranges(location, ranges)
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.0.get_ranges(location, ranges).await
     }
 
     fn delete_stream(&self, _: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -144,31 +106,12 @@ impl ObjectStore for ReadOnly {
         self.0.list(prefix)
     }
 
-    fn list_with_delimiter<'a, 'b, 'f>(
-        &'a self,
-        prefix: Option<&'b Path>,
-    ) -> BoxFuture<'f, Result<ListResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        self.0.list_with_delimiter(prefix)
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.0.list_with_delimiter(prefix).await
     }
 
-    fn copy_opts<'a, 'b, 'c, 'f>(
-        &'a self,
-        _: &'b Path,
-        _: &'c Path,
-        _: CopyOptions,
-    ) -> BoxFuture<'f, Result<()>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        Self: 'f,
-    {
-        async { refused() }.boxed()
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        refused()
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
@@ -30,16 +30,6 @@ impl Forgetful {
     fn is_lost(&self) -> bool {
         self.loses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
     }
-
-    async fn put(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        if !self.is_lost() {
-            return self.below.put_opts(location, payload, options).await;
-        }
-        if !self.drops {
-            self.below.put_opts(location, payload, options).await?;
-        }
-        Err(Error::Generic { store: "test", source: "the answer got lost".into() })
-    }
 }
 
 impl fmt::Display for Forgetful {
@@ -48,45 +38,28 @@ impl fmt::Display for Forgetful {
     }
 }
 
+#[async_trait]
 impl ObjectStore for Forgetful {
-    fn put_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> BoxFuture<'f, Result<PutResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        Box::pin(self.put(location, payload, options))
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if !self.is_lost() {
+            return self.below.put_opts(location, payload, options).await;
+        }
+        if !self.drops {
+            self.below.put_opts(location, payload, options).await?;
+        }
+        Err(Error::Generic { store: "test", source: "the answer got lost".into() })
     }
 
-    fn put_multipart_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
         options: PutMultipartOptions,
-    ) -> BoxFuture<'f, Result<Box<dyn MultipartUpload>>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        self.below.put_multipart_opts(location, options)
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.below.put_multipart_opts(location, options).await
     }
 
-    fn get_opts<'a, 'b, 'f>(
-        &'a self,
-        location: &'b Path,
-        options: GetOptions,
-    ) -> BoxFuture<'f, Result<GetResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        self.below.get_opts(location, options)
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.below.get_opts(location, options).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -97,30 +70,11 @@ impl ObjectStore for Forgetful {
         self.below.list(prefix)
     }
 
-    fn list_with_delimiter<'a, 'b, 'f>(
-        &'a self,
-        prefix: Option<&'b Path>,
-    ) -> BoxFuture<'f, Result<ListResult>>
-    where
-        'a: 'f,
-        'b: 'f,
-        Self: 'f,
-    {
-        self.below.list_with_delimiter(prefix)
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.below.list_with_delimiter(prefix).await
     }
 
-    fn copy_opts<'a, 'b, 'c, 'f>(
-        &'a self,
-        from: &'b Path,
-        to: &'c Path,
-        options: CopyOptions,
-    ) -> BoxFuture<'f, Result<()>>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-        Self: 'f,
-    {
-        self.below.copy_opts(from, to, options)
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.below.copy_opts(from, to, options).await
     }
 }
