@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod help;
 mod history;
+mod hunts;
 mod import;
 mod prompt;
 mod query;
