@@ -99,11 +99,16 @@ fn is_unfit_for_csv(c: char) -> bool {
 }
 
 /// Whether a character makes text show as something else than what it is: controls (C0, DEL, C1), bidirectional
-/// marks, invisible and zero-width characters, variation selectors, tags, line separators, private use.
+/// marks, invisible and zero-width characters, variation selectors, tags, line separators, private use, and code
+/// points that are no characters. That is all of Unicode's categories Cc, Cf, Co, Zl and Zp, what is to be ignored when
+/// it cannot be shown (Default_Ignorable_Code_Point), and a few that are blank.
 pub fn deceives(c: char) -> bool {
     c.is_control()
+        || u32::from(c) & 0xfffe == 0xfffe
         || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            '\u{ad}' | '\u{34f}'
+            | '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
+            | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
             | '\u{180b}'..='\u{180f}'
             | '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}'
@@ -112,9 +117,13 @@ pub fn deceives(c: char) -> bool {
             | '\u{e000}'..='\u{f8ff}'
             | '\u{fe00}'..='\u{fe0f}'
             | '\u{feff}' | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fffb}'
-            | '\u{fffe}' | '\u{ffff}'
+            | '\u{fdd0}'..='\u{fdef}'
+            | '\u{fff0}'..='\u{fffc}'
+            | '\u{110bd}' | '\u{110cd}'
+            | '\u{13430}'..='\u{1345f}'
+            | '\u{16fe4}'
             | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d159}'
             | '\u{1d173}'..='\u{1d17a}'
             | '\u{e0000}'..='\u{10ffff}')
 }
@@ -208,6 +217,12 @@ mod tests {
             ("zero\u{200b}width\u{feff}", "zero\\u{200b}width\\u{feff}"),
             ("soft\u{ad}hyphen", "soft\\u{ad}hyphen"),
             ("tag\u{e0041}", "tag\\u{e0041}"),
+            ("\u{2066}isolate\u{2069}", "\\u{2066}isolate\\u{2069}"),
+            ("heart\u{2764}\u{fe0f}", "heart\u{2764}\\u{fe0f}"),
+            ("selector\u{e0100}", "selector\\u{e0100}"),
+            ("👩\u{200d}💻", "👩\\u{200d}💻"),
+            ("\u{1b}]8;;https://evil.example\u{7}", "\\u{1b}]8;;https://evil.example\\u{7}"),
+            ("em\u{2003}ideographic\u{3000}", "em\\u{2003}ideographic\\u{3000}"),
             ("nbsp\u{a0}", "nbsp\\u{a0}"),
             ("e\u{301}", "e\\u{301}"),
             ("grün 日本", "grün 日本"),
