@@ -1,5 +1,6 @@
 //! All of one host, or all of one finding: nothing is cut, what is long goes on below.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde_json::Value;
@@ -15,7 +16,7 @@ use crate::model::{
 /// Where the text below a heading begins.
 const BELOW: usize = 2;
 /// Columns of labels, and of names of columns at most.
-const LABEL: usize = 11;
+const LABEL: usize = 13;
 const LONGEST_NAME: usize = 24;
 /// The mark of a cell that makes the row a finding.
 const DIFFERS: &str = "* ";
@@ -93,15 +94,20 @@ fn answered(page: &mut Page<'_>, host: &HostResult, answers: &[Coverage]) -> Res
     let asked = count(coverage.ok + coverage.failed, "table");
     let part = if coverage.partial > 0 { format!(", {} in part", coverage.partial) } else { String::new() };
     labelled(page, "answered", &format!("{} of {asked} in full{part}", coverage.ok))?;
+    let mut unanswered: BTreeMap<(Status, u64, &str), Vec<&str>> = BTreeMap::new();
     for answer in answers.iter().filter(|answer| !answer.status.answered()) {
-        // Nobody asked, nobody expects an answer.
-        let tone = if answer.status == Status::NotSupported { Tone::Dim } else { Tone::Yellow };
-        let rows =
-            if answer.rows > 0 { format!(", {} kept", count(answer.rows, "row")) } else { String::new() };
-        let said = if answer.error.is_empty() { String::new() } else { format!(": {}", answer.error) };
-        let text = format!("{} {}{rows}{said}", answer.table, answer.status);
-        let room = page.room(BELOW + LABEL + 2);
-        page.cells(BELOW + LABEL + 2, &[(piece(tone, text), room)])?;
+        unanswered.entry((answer.status, answer.rows, &answer.error)).or_default().push(&answer.table);
+    }
+    for ((status, rows, error), tables) in unanswered {
+        // Nobody expects an answer of a system that does not have the table.
+        let tone = if status == Status::NotSupported { Tone::Dim } else { Tone::Yellow };
+        let kept = if rows > 0 { format!(", {} kept", count(rows, "row")) } else { String::new() };
+        let said = if error.is_empty() { String::new() } else { format!(" ({error})") };
+        page.told(
+            BELOW,
+            (piece(tone, status.to_string()), LABEL),
+            &format!("{}{kept}{said}", tables.join(", ")),
+        )?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The commands that show what a finding is about in the store, and that vouch for it: to be pasted into a shell.
 //!
-//! What hosts say stands in them as SQL literals without a character that shows as something else, in a here-document
-//! that a shell takes as it is.
+//! A row is found by its strict id. Where what hosts say stands in a command, it is a SQL literal without a character
+//! that shows as something else, in a here-document that a shell takes as it is.
 
 use serde_json::Value;
 
@@ -19,18 +19,26 @@ pub(super) fn query(analysis: &Analysis, (host, finding): (&str, &Finding), stor
     if finding.kind != FindingKind::Missing {
         conditions.extend(equals("host", host));
     }
-    let from = match finding.kind {
-        FindingKind::Coverage => {
+    let select = match (finding.kind, &finding.strict_id) {
+        (FindingKind::Coverage, _) => {
             conditions.push("status NOT IN ('ok', 'empty')".to_owned());
             "SELECT table_name, status, rows, error FROM coverage".to_owned()
         }
-        _ => {
+        (_, Some(id)) => {
+            conditions.push(format!("strict_id = id({})", literal(id)));
+            select_all(finding)
+        }
+        (_, None) => {
             conditions.extend(finding.row.iter().filter_map(|(name, value)| condition(name, value)));
-            format!("SELECT * FROM {}", identifier(&finding.table).unwrap_or_default())
+            select_all(finding)
         }
     };
     let conditions = conditions.join("\n  AND ");
-    format!("diffy query{} - <<'SQL'\n{from}\nWHERE {conditions}\nSQL", store_flag(store))
+    format!("diffy query{} - <<'SQL'\n{select}\nWHERE {conditions}\nSQL", store_flag(store))
+}
+
+fn select_all(finding: &Finding) -> String {
+    format!("SELECT * FROM {}", identifier(&finding.table).unwrap_or_default())
 }
 
 /// `diffy analyze --suppress-add`, which appends what makes the finding known again to a file of suppressions.
