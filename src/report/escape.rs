@@ -19,13 +19,19 @@ pub fn width(text: &str) -> usize {
 /// `text` as a terminal may show it: one line of visible characters in the order in which they stand.
 ///
 /// Line feed, carriage return and tab become `\n`, `\r` and `\t`; every other character that [`deceives`], that has
-/// no width of its own (combining marks too: stacked, they bury the lines around them) or that is a space but not
-/// ` ` becomes `\u{202e}` and the like. A backslash that would read as the start of such an escape is doubled.
+/// no width of its own (combining marks too: stacked, they bury the lines around them, and skin tones, which some
+/// terminals draw beside the hand and some on it) or that is a space but not ` ` becomes `\u{202e}` and the like. A backslash that would read as the start of such an escape is doubled.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'\\') {
         return Cow::Borrowed(text);
     }
-    escape_where(text, |c| deceives(c) || c.width() == Some(0) || (c.is_whitespace() && c != ' '))
+    escape_where(text, |c| deceives(c) || has_no_place(c))
+}
+
+/// Whether a character has no column of its own, the same on every terminal.
+fn has_no_place(c: char) -> bool {
+    let is_skin_tone = matches!(c, '\u{1f3fb}'..='\u{1f3ff}');
+    is_skin_tone || c.width() == Some(0) || (c.is_whitespace() && c != ' ')
 }
 
 /// [`escape`], then cut in the middle to at most `limit` columns: `abc…xyz`.
@@ -221,6 +227,7 @@ mod tests {
             ("heart\u{2764}\u{fe0f}", "heart\u{2764}\\u{fe0f}"),
             ("selector\u{e0100}", "selector\\u{e0100}"),
             ("👩\u{200d}💻", "👩\\u{200d}💻"),
+            ("👍\u{1f3fd}", "👍\\u{1f3fd}"),
             ("\u{1b}]8;;https://evil.example\u{7}", "\\u{1b}]8;;https://evil.example\\u{7}"),
             ("em\u{2003}ideographic\u{3000}", "em\\u{2003}ideographic\\u{3000}"),
             ("nbsp\u{a0}", "nbsp\\u{a0}"),

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::full::attack_url;
+use super::pick::left_out;
 use crate::model::{Analysis, Finding, Given, HostResult, Nearest, Row, SuppressedBy, Verdict};
 
 /// The release of the schema. Later ones have all that is used here, with the same meaning.
@@ -165,10 +166,8 @@ pub(super) fn events(analysis: &Analysis) -> impl Iterator<Item = Event<'_>> {
     let shown = analysis.hosts.iter().flat_map(move |host| {
         host.findings.iter().map(move |finding| event(analysis, (host, finding), None))
     });
-    let gone = analysis.suppressed.list.iter().filter_map(move |gone| {
-        let host = analysis.hosts.iter().find(|host| host.host == gone.host)?;
-        Some(event(analysis, (host, &gone.finding), analysis.suppressed.by.get(gone.by)))
-    });
+    let gone = left_out(analysis)
+        .map(move |(host, finding, by)| event(analysis, (&analysis.hosts[host], finding), Some(by)));
     shown.chain(gone)
 }
 

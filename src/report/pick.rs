@@ -1,5 +1,7 @@
 //! One host or one finding of an analysis: the same analysis, and less of it shown.
 
+use std::collections::HashMap;
+
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Finding, HostResult, Suppressed, SuppressedBy};
 
@@ -71,11 +73,21 @@ fn all_findings(analysis: &Analysis) -> impl Iterator<Item = Picked<'_>> {
         .hosts
         .iter()
         .flat_map(|host| host.findings.iter().map(move |finding| Picked::Finding(host, finding, None)));
-    let gone = analysis.suppressed.list.iter().filter_map(|gone| {
-        let host = analysis.hosts.iter().find(|host| host.host == gone.host)?;
-        Some(Picked::Finding(host, &gone.finding, analysis.suppressed.by.get(gone.by)))
-    });
-    shown.chain(gone)
+    shown.chain(
+        left_out(analysis)
+            .map(|(host, finding, by)| Picked::Finding(&analysis.hosts[host], finding, Some(by))),
+    )
+}
+
+/// What is left out, where the analysis lists it: the place of the host among the hosts, the finding, and who vouches.
+pub(super) fn left_out(analysis: &Analysis) -> impl Iterator<Item = (usize, &Finding, &SuppressedBy)> {
+    let suppressed = &analysis.suppressed;
+    let wanted = !suppressed.list.is_empty();
+    let hosts = analysis.hosts.iter().enumerate().filter(|_| wanted);
+    let hosts: HashMap<&str, usize> = hosts.map(|(index, host)| (host.host.as_str(), index)).collect();
+    suppressed.list.iter().filter_map(move |gone| {
+        Some((*hosts.get(gone.host.as_str())?, &gone.finding, suppressed.by.get(gone.by)?))
+    })
 }
 
 /// `` `web-1`, `web-2` ``: the names that look most like this one.

@@ -8,6 +8,7 @@ use serde_sarif::sarif::{
     ResultLevel, Suppression,
 };
 
+use super::super::pick::left_out;
 use super::rules::Rules;
 use super::{BASE, bag, of_host, text, value};
 use crate::model::{Analysis, Finding, HostResult, SuppressedBy, Verdict};
@@ -23,15 +24,8 @@ pub(super) fn results(analysis: &Analysis, rules: &Rules<'_>) -> Vec<SarifResult
     for (index, host) in analysis.hosts.iter().enumerate() {
         results.extend(host.findings.iter().map(|finding| result((index, host), finding, rules)));
     }
-    let index_of: BTreeMap<&str, usize> =
-        analysis.hosts.iter().enumerate().map(|(index, host)| (host.host.as_str(), index)).collect();
-    for gone in &analysis.suppressed.list {
-        let (Some(&index), Some(by)) =
-            (index_of.get(gone.host.as_str()), analysis.suppressed.by.get(gone.by))
-        else {
-            continue;
-        };
-        let mut result = result((index, &analysis.hosts[index]), &gone.finding, rules);
+    for (index, finding, by) in left_out(analysis) {
+        let mut result = result((index, &analysis.hosts[index]), finding, rules);
         result.suppressions = Some(vec![suppression(by)]);
         results.push(result);
     }

@@ -23,6 +23,9 @@ fn schema(name: &str) -> String {
     root().join("docs/schemas").join(name).to_str().unwrap().to_owned()
 }
 
+/// The first and the last of them.
+const SOME_OCSF: [&str; 2] = [OCSF[0], OCSF[5]];
+
 /// A simulated fleet with everything that an analysis has, a hostile one, one that lacks nearly everything.
 fn fleets() -> Vec<(TestEnv, Vec<&'static str>)> {
     let simulated = TestEnv::new();
@@ -50,13 +53,14 @@ fn written(env: &TestEnv, args: &[&str], format: &str) -> String {
 
 #[test]
 fn every_format_fits_its_schema() {
-    for (env, args) in fleets() {
+    for (at, (env, args)) in fleets().into_iter().enumerate() {
+        let releases = if at == 0 { &OCSF[..] } else { &SOME_OCSF };
         let (json, lines) = (written(&env, &args, "json"), written(&env, &args, "ndjson"));
         validate(&env, &["json", &schema("analysis.json"), &json]).unwrap();
         validate(&env, &["lines", &schema("finding.json"), &lines]).unwrap();
         validate(&env, &["sarif", &written(&env, &args, "sarif")]).unwrap();
         let events = written(&env, &args, "ocsf");
-        validate(&env, &[&["ocsf", events.as_str()], &OCSF[..]].concat()).unwrap();
+        validate(&env, &[&["ocsf", events.as_str()], releases].concat()).unwrap();
         for manifest in crate::tidy::files(&env.store().join("snapshots")) {
             validate(&env, &["json", &schema("manifest.json"), manifest.to_str().unwrap()]).unwrap();
         }
