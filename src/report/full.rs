@@ -6,6 +6,7 @@ use std::io::Write;
 use serde_json::Value;
 
 use super::analysis_table::{count, head, host_pieces, hosts};
+use super::escape::{escape, width};
 use super::page::{Page, Piece, Tone, piece};
 use super::{Picked, RenderOptions, in_store};
 use crate::error::Result;
@@ -20,6 +21,7 @@ const LABEL: usize = 13;
 const LONGEST_NAME: usize = 24;
 /// The mark of a cell that makes the row a finding.
 const DIFFERS: &str = "* ";
+const LEGEND: &str = "* differs";
 
 /// What is known beside the analysis.
 #[derive(Debug, Clone, Copy, Default)]
@@ -163,19 +165,21 @@ fn rows(page: &mut Page<'_>, finding: &Finding) -> Result<()> {
     if names.is_empty() {
         return Ok(());
     }
-    let longest = names.iter().map(|name| super::escape::width(&super::escape::escape(name))).max();
-    let name_width = longest.unwrap_or_default().min(LONGEST_NAME) + DIFFERS.len();
+    let differ = names.iter().any(|name| marked(finding, name));
+    let legend = if differ { LEGEND } else { "" };
+    let longest = names.iter().map(|name| width(&escape(name))).max().unwrap_or_default();
+    let name_width = (longest.min(LONGEST_NAME) + DIFFERS.len()).max(legend.len());
     let room = page.room(BELOW + name_width + 2);
-    let width = if nearest.is_some() { room.saturating_sub(2) / 2 } else { room };
+    let value_width = if nearest.is_some() { room.saturating_sub(2) / 2 } else { room };
     let line = |page: &mut Page<'_>, name: Piece, mine: Piece, theirs: Option<Piece>| {
-        let mut cells = vec![(name, name_width), (mine, width)];
-        cells.extend(theirs.map(|theirs| (theirs, width)));
+        let mut cells = vec![(name, name_width), (mine, value_width)];
+        cells.extend(theirs.map(|theirs| (theirs, value_width)));
         page.cells(BELOW, &cells)
     };
     page.blank()?;
     let here = if finding.kind == FindingKind::Missing { "missing here" } else { "this host" };
     let there = nearest.map(|nearest| piece(Tone::Dim, nearest_label(finding, nearest)));
-    line(page, piece(Tone::Plain, ""), piece(Tone::Dim, here), there)?;
+    line(page, piece(Tone::Dim, legend), piece(Tone::Dim, here), there)?;
     for name in names {
         let differs = marked(finding, name);
         let (mark, tone) = if differs { (DIFFERS, Tone::Red) } else { ("  ", Tone::Plain) };

@@ -138,12 +138,13 @@ fn a_finding_beside_the_common_row() {
 fn a_pipe_has_no_colour_unless_somebody_wants_it() {
     let env = fleet();
     let id = findings(&env, HOSTILE)[0]["id"].as_str().unwrap().to_owned();
+    let colour = Regex::new("\u{1b}\\[[0-9;]*m").unwrap();
     for args in [&["analyze"][..], &["analyze", "--host", HOSTILE], &["analyze", "--finding", &id]] {
         let mut command = env.diffy(args);
         command.env_remove("NO_COLOR");
         assert!(!crate::env::finish(command).stdout.contains('\u{1b}'), "{args:?}");
         let coloured = env.ok(&[&["--color", "always"], args].concat());
-        let plain = Regex::new("\u{1b}\\[[0-9;]*m").unwrap().replace_all(&coloured, "").into_owned();
+        let plain = colour.replace_all(&coloured, "").into_owned();
         assert!(coloured.contains('\u{1b}') && !plain.contains('\u{1b}'), "{args:?}");
         let trimmed: Vec<&str> = plain.lines().map(str::trim_end).collect();
         assert_eq!(trimmed, env.ok(args).lines().collect::<Vec<_>>());
