@@ -14,7 +14,7 @@
 //! | [`catalog`] | what is declared in files: table schemas, saved queries | error, model |
 //! | [`config`] | settings; the only reader of the environment | error |
 //! | [`aws`] | credentials, regions, and what refusals of Amazon's services mean | error, model |
-//! | [`report`] | results to bytes: tables, JSON, CSV, Parquet | error, model |
+//! | [`report`] | results to bytes: tables, JSON, CSV, Parquet, SARIF, OCSF | error, model |
 //! | [`identity`] | what makes rows of two hosts the same thing: ids | catalog |
 //! | [`decode`] | bytes of hosts to record batches; all input is hostile | catalog, model |
 //! | [`store`] | snapshots, baselines and spools, on disk or on S3 | model, aws |

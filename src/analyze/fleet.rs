@@ -60,6 +60,12 @@ pub(super) fn of_snapshot(snapshot: SnapshotId) -> Vec<(String, ScalarValue)> {
     vec![("snapshot".to_owned(), ScalarValue::Utf8(Some(snapshot.to_string())))]
 }
 
+/// `$snapshot` and `$host`.
+pub(super) fn of_host(snapshot: SnapshotId, host: &str) -> Vec<(String, ScalarValue)> {
+    let host = ("host".to_owned(), ScalarValue::Utf8(Some(host.to_owned())));
+    of_snapshot(snapshot).into_iter().chain([host]).collect()
+}
+
 impl FleetState {
     pub(super) async fn load(engine: &Engine, catalog: &Catalog, snapshot: SnapshotId) -> Result<Self> {
         let mut state = Self::default();

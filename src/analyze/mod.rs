@@ -3,6 +3,7 @@
 //! Methods turn prevalence into candidates; `score` calibrates them by what other hosts do
 //! in the same place; `explain` says why. Raw rows are read only for what is shown.
 
+mod answers;
 mod baseline;
 mod campaigns;
 mod candidate;
@@ -45,6 +46,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
+pub use self::answers::answers;
 pub use self::baseline::{BaselineRequest, create_baseline};
 pub use self::candidate::Method;
 use self::candidate::{Candidate, Subject};

@@ -1,14 +1,16 @@
 //! `diffy analyze`.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use super::{App, Outcome, suppress};
-use crate::analyze::{AnalyzeRequest, Method, Span, analyze};
+use crate::analyze::{AnalyzeRequest, Method, Span, analyze, answers};
 use crate::engine::cluster::Place;
 use crate::engine::{Engine, EngineConfig, Snapshots};
 use crate::error::{Error, Result};
-use crate::model::{Analysis, Fleet, SnapshotId, Verdict};
-use crate::report::{Format, RenderOptions, analysis::findings_batch, render};
+use crate::model::{Analysis, Coverage, Fleet, SnapshotId, Verdict};
+use crate::report::analysis::findings_batch;
+use crate::report::{Beside, Format, Picked, RenderOptions, pick_finding, pick_host, render, render_full};
 use crate::store::{Baseline, Commits, Manifest, Store};
 
 /// Rank the hosts of a snapshot: which need a look, and because of which rows
@@ -48,7 +50,14 @@ pub(super) struct Args {
     /// Hosts shown in full, and findings of each, in the table format
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
-    /// How the result is spelled: table, json, ndjson, csv or parquet
+    /// Show all of one host, with nothing cut: its findings, and what it did not answer
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["finding", "suppress_add"])]
+    host: Option<String>,
+    /// Show all of one finding, with nothing cut, and the commands that show it in the store; the beginning of an id is
+    /// enough
+    #[arg(long, value_name = "ID", conflicts_with = "suppress_add")]
+    finding: Option<String>,
+    /// How the result is spelled: table, json, ndjson, csv, parquet, sarif or ocsf
     #[arg(long, default_value = "table")]
     format: Format,
     /// Write to a file instead of stdout
@@ -71,7 +80,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         methods,
         baseline,
         history: args.history,
-        tables: args.tables,
+        tables: args.tables.clone(),
         priors: args.priors == "on",
         suppress: args.suppress.load(app)?,
         from_rows: args.from_rows,
@@ -81,16 +90,53 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     if args.suppress.add(app, &analysis)? {
         return Ok(Outcome::Done);
     }
-    args.suppress.trim(&mut analysis);
     // Kept first: a reader of stdout may go away.
     if args.keep {
         let findings = findings_batch(&analysis)?;
         let kept = store.keep_findings((&manifest.fleet, manifest.snapshot), &findings).await?;
         app.output.say(&format!("kept the findings in {}", kept.path));
     }
-    write(app, &analysis, (args.format, args.top), args.output.as_deref())?;
+    show(app, (&store, &manifest), &mut analysis, &args).await?;
     let outliers = analysis.hosts.iter().any(|host| host.verdict == Verdict::Outlier);
     Ok(if args.exit_code && outliers { Outcome::Outliers } else { Outcome::Done })
+}
+
+/// Writes the analysis, or all of the host or the finding that was asked for.
+async fn show(
+    app: &App,
+    (store, manifest): (&Store, &Manifest),
+    analysis: &mut Analysis,
+    args: &Args,
+) -> Result<()> {
+    let to = (args.format, args.top, args.output.as_deref());
+    // What is suppressed has a name, too.
+    if let Some(id) = &args.finding {
+        return show_picked(app, (analysis, &pick_finding(analysis, id)?), &[], to);
+    }
+    args.suppress.trim(analysis);
+    let Some(host) = &args.host else {
+        return write(app, analysis, (args.format, args.top), args.output.as_deref());
+    };
+    let picked = pick_host(analysis, host)?;
+    let engine = engine(app, store, vec![manifest.clone()])?;
+    let answers = answers(&engine, manifest.snapshot, host).await?;
+    show_picked(app, (analysis, &picked), &answers, to)
+}
+
+/// For eyes nothing is cut; programs get the same analysis with less in it.
+fn show_picked(
+    app: &App,
+    (analysis, picked): (&Analysis, &Picked<'_>),
+    answers: &[Coverage],
+    (format, top, file): (Format, usize, Option<&Path>),
+) -> Result<()> {
+    if format != Format::Table {
+        return write(app, &picked.narrowed(analysis), (format, top), file);
+    }
+    let store = Some(app.settings.store.as_str()).filter(|_| !app.settings.store_is_default);
+    write_with(app, (format, top), file, &mut |options, out| {
+        render_full((analysis, picked), &Beside { store, answers }, options, out)
+    })
 }
 
 fn methods(names: &[String]) -> Result<Vec<Method>> {
@@ -206,11 +252,21 @@ pub(super) fn write(
     app: &App,
     analysis: &Analysis,
     (format, top): (Format, usize),
-    file: Option<&std::path::Path>,
+    file: Option<&Path>,
+) -> Result<()> {
+    write_with(app, (format, top), file, &mut |options, out| render(analysis, format, options, out))
+}
+
+/// Writes what `render` makes to stdout or a file.
+fn write_with(
+    app: &App,
+    (format, top): (Format, usize),
+    file: Option<&Path>,
+    render: &mut dyn FnMut(&RenderOptions, &mut dyn Write) -> Result<()>,
 ) -> Result<()> {
     let mut destination = app.output.open(file, format)?;
     let options = RenderOptions { width: app.output.width, color: destination.color, top };
-    render(analysis, format, &options, &mut destination.writer)?;
+    render(&options, &mut destination.writer)?;
     destination.writer.flush().map_err(|source| Error::remote("cannot write the result").source(source))?;
     destination.done(&app.output);
     Ok(())

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -18,7 +19,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub type Row = Map<String, Value>;
 
 /// The result of analysing one snapshot.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Analysis {
     /// [`SCHEMA_VERSION`] of the program that wrote it.
     pub schema_version: u32,
@@ -30,6 +31,7 @@ pub struct Analysis {
     pub snapshot: SnapshotId,
     /// When the snapshot was collected.
     #[serde(serialize_with = "time")]
+    #[schemars(schema_with = "moment")]
     pub collected_at: DateTime<Utc>,
     /// The methods that ran, by name.
     pub methods: Vec<String>,
@@ -58,29 +60,31 @@ pub struct Analysis {
 }
 
 /// Which baseline was compared against.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BaselineRef {
     /// Its name.
     pub name: String,
     /// When it was made.
     #[serde(serialize_with = "time")]
+    #[schemars(schema_with = "moment")]
     pub created_at: DateTime<Utc>,
     /// The snapshots it was made from.
     pub snapshots: Vec<SnapshotId>,
 }
 
 /// Which past was compared against.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryRef {
     /// When the oldest snapshot of it was collected.
     #[serde(serialize_with = "time")]
+    #[schemars(schema_with = "moment")]
     pub since: DateTime<Utc>,
     /// How many snapshots it has.
     pub snapshots: u64,
 }
 
 /// What the analysis says about one host.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HostResult {
     /// The host.
     pub host: String,
@@ -102,7 +106,7 @@ pub struct HostResult {
 }
 
 /// What to do about a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Stands out: look at it first.
@@ -142,7 +146,7 @@ impl fmt::Display for Verdict {
 }
 
 /// How many tables a host answered for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostCoverage {
     /// Tables answered in full, with rows or without.
     pub ok: u64,
@@ -161,7 +165,7 @@ impl HostCoverage {
 }
 
 /// One row, or its absence, that is worth a look on one host.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// Names the finding in campaigns and suppressions; the same row has the same id in the next analysis.
     pub id: String,
@@ -179,6 +183,7 @@ pub struct Finding {
     pub hosts_answered: u64,
     /// When the row was first seen in the fleet, where history is known.
     #[serde(serialize_with = "maybe_time")]
+    #[schemars(schema_with = "maybe_moment")]
     pub first_seen: Option<DateTime<Utc>>,
     /// The most alike row that is common.
     pub nearest: Option<Nearest>,
@@ -193,10 +198,14 @@ pub struct Finding {
     /// What its content says by itself, the weightiest first, to be read after `it`.
     #[serde(default)]
     pub priors: Vec<String>,
+    /// Strict id of the row in hex, by which SQL finds it (`id('…')`); of the peers' row for an absence. None where no
+    /// stored row is meant.
+    #[serde(default)]
+    pub strict_id: Option<String>,
 }
 
 /// In which way a row stands out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
     /// Hardly any other host has this thing.
@@ -234,7 +243,7 @@ impl fmt::Display for FindingKind {
 }
 
 /// The most alike row that is common.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Nearest {
     /// Its values.
     pub row: Row,
@@ -245,7 +254,7 @@ pub struct Nearest {
 }
 
 /// A value that is common in the fleet, but not beside these others.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Given {
     /// The column of the unusual value.
     pub column: String,
@@ -256,7 +265,7 @@ pub struct Given {
 }
 
 /// Hosts of a fleet that are alike.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PeerGroup {
     /// What [`HostResult::peer_group`] refers to.
     pub id: u32,
@@ -267,7 +276,7 @@ pub struct PeerGroup {
 }
 
 /// Rows in several tables that stand on the same few hosts, across peer groups.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Campaign {
     /// The hosts.
     pub hosts: Vec<String>,
@@ -290,7 +299,7 @@ pub struct Campaign {
 }
 
 /// A row that stands on the hosts of a campaign.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CampaignRow {
     /// The table.
     pub table: String,
@@ -302,6 +311,16 @@ pub struct CampaignRow {
     pub hosts_with_row: u64,
     /// What explains this row.
     pub explained_by: Option<String>,
+}
+
+/// The schema of a time as [`rfc3339`] spells it.
+pub(crate) fn moment(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "format": "date-time" })
+}
+
+/// The schema of a time that may be unknown.
+pub(crate) fn maybe_moment(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "null"], "format": "date-time" })
 }
 
 fn time<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -338,7 +357,7 @@ mod tests {
             r#""score":31.0,"row":{"path":"/x","command":"y"},"hosts_with_row":1,"hosts_answered":58,"#,
             r#""first_seen":null,"nearest":{"row":{"path":"/y"},"differs":["path"],"hosts_with_row":57},"#,
             r#""given":{"column":"path","value":"/x","context":{"name":"sshd"}},"#,
-            r#""attack":["T1053.003"],"reason":"r","method":"frequency","priors":["p"]}],"suppressed":2}],"#,
+            r#""attack":["T1053.003"],"reason":"r","method":"frequency","priors":["p"],"strict_id":"0a"}],"suppressed":2}],"#,
             r#""peer_groups":[{"id":0,"hosts":41,"described_by":"d"}],"#,
             r#""campaigns":[{"hosts":["i-1"],"findings":["a"],"reason":"r","score":80.0,"#,
             r#""tables":["crontab","users"],"rows":[{"table":"crontab","kind":"new","row":{"path":"/x"},"#,

@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
@@ -17,6 +18,7 @@ pub use self::findings::{
     Analysis, BaselineRef, Campaign, CampaignRow, Finding, FindingKind, Given, HistoryRef, HostCoverage,
     HostResult, Nearest, PeerGroup, Row, SCHEMA_VERSION, Verdict,
 };
+pub(crate) use self::findings::{maybe_moment, moment};
 pub use self::suppressed::{Suppressed, SuppressedBy, SuppressedFinding};
 
 /// The time now: the only place that reads the clock.
@@ -41,8 +43,9 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// The set of hosts that should be alike, for instance an Auto Scaling Group.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("minLength" = 1, "maxLength" = 128))]
 pub struct Fleet(String);
 
 impl Fleet {
@@ -107,8 +110,9 @@ impl KnownHost {
 }
 
 /// One committed collection of one fleet: a ULID, so that ids sort by time and need no lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"))]
 pub struct SnapshotId(Ulid);
 
 impl SnapshotId {

@@ -1,12 +1,13 @@
 //! What an analysis leaves out because a person vouches for it: counted, and never silently gone.
 
 use chrono::NaiveDate;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::Finding;
 
 /// What is left out of an analysis.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Suppressed {
     /// Findings that are left out.
     pub findings: u64,
@@ -20,20 +21,21 @@ pub struct Suppressed {
 }
 
 /// One suppression that took findings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SuppressedBy {
     /// Why.
     pub reason: String,
     /// Who vouches.
     pub who: String,
     /// The last day, in UTC, on which it holds.
+    #[schemars(schema_with = "maybe_day")]
     pub until: Option<NaiveDate>,
     /// Findings that it took.
     pub count: u64,
 }
 
 /// A finding that is left out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SuppressedFinding {
     /// The host it was on.
     pub host: String,
@@ -41,4 +43,8 @@ pub struct SuppressedFinding {
     pub by: usize,
     /// The finding.
     pub finding: Finding,
+}
+
+fn maybe_day(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "null"], "format": "date" })
 }

@@ -9,13 +9,15 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::arrow::record_batch::RecordBatch;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::escape::JsonGuard;
 use super::{Format, analysis_table, write_failed, writer};
 use crate::error::{Error, Result};
 use crate::model::{
-    Analysis, Finding, FindingKind, Fleet, Given, HostResult, Nearest, Row, SnapshotId, Verdict, rfc3339,
+    Analysis, Finding, FindingKind, Fleet, Given, HostResult, Nearest, Row, SnapshotId, Verdict,
+    maybe_moment, rfc3339,
 };
 
 /// How to render an analysis; only [`Format::Table`] looks at it.
@@ -38,9 +40,9 @@ impl Default for RenderOptions {
 
 /// Writes `analysis` to `out`.
 ///
-/// JSON is the whole [`Analysis`]. NDJSON, CSV and Parquet have a line for each [`flat finding`](Flat): each finding
+/// JSON is the whole [`Analysis`], and so is SARIF. NDJSON, CSV and Parquet have a line for each [`flat finding`](Flat): each finding
 /// with its host, and one line for each host without findings, so that every host of the snapshot is there. They have
-/// no warnings, peer groups and campaigns.
+/// no warnings, peer groups and campaigns. OCSF has an event for each finding.
 pub fn render(
     analysis: &Analysis,
     format: Format,
@@ -54,12 +56,13 @@ pub fn render(
             serde_json::to_writer_pretty(JsonGuard::new(&mut out), analysis).map_err(json_failed)?;
             out.write_all(b"\n").map_err(write_failed)?;
         }
-        Format::Ndjson => {
-            for line in flatten(analysis) {
-                serde_json::to_writer(JsonGuard::new(&mut out), &line).map_err(json_failed)?;
-                out.write_all(b"\n").map_err(write_failed)?;
-            }
+        Format::Ndjson => lines(flatten(analysis), &mut out)?,
+        Format::Sarif => {
+            let log = super::sarif::log(analysis);
+            serde_json::to_writer_pretty(JsonGuard::new(&mut out), &log).map_err(json_failed)?;
+            out.write_all(b"\n").map_err(write_failed)?;
         }
+        Format::Ocsf => lines(super::ocsf::events(analysis), &mut out)?,
         Format::Csv | Format::Parquet => {
             out.write_all(&columnar(analysis, format)?).map_err(write_failed)?;
         }
@@ -67,11 +70,20 @@ pub fn render(
     out.flush().map_err(write_failed)
 }
 
+/// One JSON object a line.
+fn lines<T: Serialize>(lines: impl Iterator<Item = T>, out: &mut dyn Write) -> Result<()> {
+    for line in lines {
+        serde_json::to_writer(JsonGuard::new(&mut *out), &line).map_err(json_failed)?;
+        out.write_all(b"\n").map_err(write_failed)?;
+    }
+    Ok(())
+}
+
 /// The bytes of a format that is made from a record batch.
 fn columnar(analysis: &Analysis, format: Format) -> Result<Vec<u8>> {
     let batch = findings_batch(analysis)?;
     let mut bytes = Vec::new();
-    let mut inner = writer(format, Box::new(&mut bytes), 0, false);
+    let mut inner = writer(format, Box::new(&mut bytes), 0, false)?;
     inner.schema(&batch.schema())?;
     inner.write(&batch)?;
     inner.finish()?;
@@ -83,8 +95,8 @@ fn json_failed(source: serde_json::Error) -> Error {
     write_failed(std::io::Error::from(source))
 }
 
-/// One finding with its host on one line; for a host without findings the columns from `id` on are null.
-#[derive(Debug, Clone, Serialize)]
+/// One finding with its host on one line; for a host without findings the columns from `id` to `priors` are null.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Flat<'a> {
     /// The fleet.
     pub fleet: &'a Fleet,
@@ -118,6 +130,7 @@ pub struct Flat<'a> {
     pub hosts_answered: Option<u64>,
     /// When the row was first seen in the fleet.
     #[serde(serialize_with = "maybe_time")]
+    #[schemars(schema_with = "maybe_moment")]
     pub first_seen: Option<DateTime<Utc>>,
     /// One sentence.
     pub reason: Option<&'a str>,

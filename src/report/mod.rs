@@ -14,12 +14,20 @@ pub mod analysis;
 mod analysis_table;
 pub mod batches;
 pub mod escape;
+mod full;
 mod grid;
+mod in_store;
+mod ocsf;
 mod page;
+mod pick;
+mod sarif;
+pub mod schemas;
 mod suppressed;
 
 pub use self::analysis::{RenderOptions, render};
 pub use self::batches::{BatchWriter, Written, writer};
+pub use self::full::{Beside, render_full};
+pub use self::pick::{Picked, pick_finding, pick_host};
 
 /// How output is spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +42,18 @@ pub enum Format {
     Csv,
     /// Apache Parquet.
     Parquet,
+    /// SARIF 2.1.0, for analyses only.
+    Sarif,
+    /// OCSF Detection Findings, one a line, for analyses only.
+    Ocsf,
 }
 
 impl Format {
     /// All formats, for lists and tests.
-    pub const ALL: [Self; 5] = [Self::Table, Self::Json, Self::Ndjson, Self::Csv, Self::Parquet];
+    pub const ALL: [Self; 7] =
+        [Self::Table, Self::Json, Self::Ndjson, Self::Csv, Self::Parquet, Self::Sarif, Self::Ocsf];
+    /// Those that rows of any columns can be spelled in.
+    pub const OF_ROWS: [Self; 5] = [Self::Table, Self::Json, Self::Ndjson, Self::Csv, Self::Parquet];
 
     /// The spelling on the command line; but for `table`, the extension of files too.
     pub fn as_str(self) -> &'static str {
@@ -48,7 +63,22 @@ impl Format {
             Self::Ndjson => "ndjson",
             Self::Csv => "csv",
             Self::Parquet => "parquet",
+            Self::Sarif => "sarif",
+            Self::Ocsf => "ocsf",
         }
+    }
+
+    /// The format of this name, if rows of any columns can be spelled in it.
+    ///
+    /// # Errors
+    /// There is none, or it says more than rows do.
+    pub fn of_rows(name: &str) -> Result<Self> {
+        let format = name.parse()?;
+        if Self::OF_ROWS.contains(&format) {
+            return Ok(format);
+        }
+        Err(Error::usage(format!("`{format}` is a format of analyses, not of rows"))
+            .hint("rows go into table, json, ndjson, csv and parquet; `diffy analyze` has the others"))
     }
 
     /// Whether the bytes are unfit for a terminal.
@@ -69,7 +99,7 @@ impl FromStr for Format {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == text).ok_or_else(|| {
             Error::usage(format!("`{}` is no output format", text.escape_debug()))
-                .hint("formats are table, json, ndjson, csv and parquet")
+                .hint("formats are table, json, ndjson, csv, parquet, sarif and ocsf")
         })
     }
 }

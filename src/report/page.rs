@@ -85,6 +85,53 @@ impl<'a> Page<'a> {
         self.out.write_all(line.as_bytes()).map_err(write_failed)
     }
 
+    /// Whether all pieces fit on one line after `indent` spaces.
+    pub(super) fn fits(&self, indent: usize, pieces: &[Piece]) -> bool {
+        indent + pieces.iter().map(|piece| width(&piece.text)).sum::<usize>() <= self.width
+    }
+
+    /// Columns that are left after `indent` spaces.
+    pub(super) fn room(&self, indent: usize) -> usize {
+        self.width.saturating_sub(indent)
+    }
+
+    /// Lines as they stand, whatever their width: for commands to be pasted, made of nothing that deceives.
+    pub(super) fn command(&mut self, text: &str) -> Result<()> {
+        debug_assert!(!text.chars().any(|c| c != '\n' && super::escape::deceives(c)));
+        self.out.write_all(text.as_bytes()).and_then(|()| self.out.write_all(b"\n")).map_err(write_failed)
+    }
+
+    /// Cells side by side, two spaces apart, in columns of these widths; what does not fit goes on below, and nothing
+    /// is cut.
+    pub(super) fn cells(&mut self, indent: usize, cells: &[(Piece, usize)]) -> Result<()> {
+        let chopped: Vec<Vec<String>> = cells.iter().map(|(piece, room)| chop(&piece.text, *room)).collect();
+        let lines = chopped.iter().map(Vec::len).max().unwrap_or_default();
+        for at in 0..lines {
+            let mut pieces = Vec::new();
+            for ((piece, room), lines) in cells.iter().zip(&chopped) {
+                let text = lines.get(at).cloned().unwrap_or_default();
+                let pad = " ".repeat(room.saturating_sub(width(&text)) + 2);
+                pieces.push(Piece { text, ..piece.clone() });
+                pieces.push(Piece { tone: Tone::Plain, text: pad, is_prose: true });
+            }
+            pieces.pop();
+            self.line(indent, &pieces)?;
+        }
+        Ok(())
+    }
+
+    /// A sentence after a label, in a column of this width, on as many lines as it takes.
+    pub(super) fn told(&mut self, indent: usize, (label, room): (Piece, usize), text: &str) -> Result<()> {
+        let left = self.room(indent + room + 2);
+        let mut label = label;
+        for line in wrap(&escape(text), left) {
+            let said = Piece { tone: Tone::Plain, text: line, is_prose: true };
+            self.cells(indent, &[(label, room), (said, left)])?;
+            label = piece(Tone::Plain, "");
+        }
+        Ok(())
+    }
+
     /// A sentence, on as many lines as it takes.
     pub(super) fn sentence(&mut self, indent: usize, tone: Tone, text: &str) -> Result<()> {
         let room = self.width.min(SENTENCE_WIDTH + indent).saturating_sub(indent);
@@ -164,6 +211,22 @@ fn wrap(text: &str, room: usize) -> Vec<String> {
     lines
 }
 
+/// Breaks `text`, which must be escaped, into lines of at most `room` columns, and loses nothing of it.
+fn chop(text: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = vec![String::new()];
+    let mut used = 0;
+    for c in text.chars() {
+        let one = width(c.encode_utf8(&mut [0; 4]));
+        if used > 0 && used + one > room {
+            lines.push(String::new());
+            used = 0;
+        }
+        push(&mut lines, c);
+        used += one;
+    }
+    lines
+}
+
 fn push(lines: &mut [String], c: char) {
     if let Some(line) = lines.last_mut() {
         line.push(c);
@@ -181,6 +244,23 @@ mod tests {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("abcdefgh ij", 3), ["abc", "def", "gh", "ij"]);
         assert_eq!(wrap("", 3), [""]);
+    }
+
+    #[test]
+    fn cells_go_on_below_and_lose_nothing() {
+        let mut bytes = Vec::new();
+        let mut page = Page::new(&mut bytes, 40, false);
+        let cells = [
+            (piece(Tone::Plain, "name"), 6),
+            (piece(Tone::Bold, "日本語日本語 a  b"), 8),
+            (piece(Tone::Dim, "x"), 3),
+        ];
+        page.cells(2, &cells).unwrap();
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            "  name    日本語日  x\n          本語 a  \n          b\n".replace("a  \n", "a\n")
+        );
+        assert_eq!(chop("ab  cd", 2).concat(), "ab  cd");
     }
 
     proptest! {

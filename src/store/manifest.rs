@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Fleet, SnapshotId};
+use crate::model::{Fleet, SnapshotId, moment};
 
 /// What a file of a snapshot holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FileKind {
     /// Every row of every host for one table.
@@ -24,7 +25,7 @@ pub enum FileKind {
 }
 
 /// One file of a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileEntry {
     /// What it holds.
     pub kind: FileKind,
@@ -42,7 +43,7 @@ pub struct FileEntry {
 }
 
 /// One committed snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Manifest {
     /// Version of the store's format.
     pub format: u32,
@@ -54,8 +55,10 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<String>,
     /// When the collection started; `collected_at` of analyses.
+    #[schemars(schema_with = "moment")]
     pub started: DateTime<Utc>,
     /// When the manifest was written.
+    #[schemars(schema_with = "moment")]
     pub ended: DateTime<Utc>,
     /// Who collected: user and machine.
     pub collected_by: String,

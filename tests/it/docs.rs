@@ -9,6 +9,10 @@ use std::path::Path;
 
 use diffy::catalog::{Catalog, PriorSpec, Queries, QuerySpec, Strength, TableSpec};
 use diffy::collect::native::NativeCollector;
+use diffy::model::Analysis;
+use diffy::report::analysis::Flat;
+use diffy::report::schemas::schema_of;
+use diffy::store::Manifest;
 use regex::Regex;
 use serde_json::Value;
 
@@ -83,6 +87,17 @@ fn the_document_for_ssm_runs_the_script() {
     check("docs/aws/diffy-collect.json", &diffy::collect::remote::document());
 }
 
+#[test]
+fn the_schemas_are_those_of_the_types() {
+    for (file, schema) in [
+        ("analysis.json", schema_of::<Analysis>("What `diffy analyze --format json` prints")),
+        ("finding.json", schema_of::<Flat<'_>>("A line of `diffy analyze --format ndjson`")),
+        ("manifest.json", schema_of::<Manifest>("The manifest of a snapshot in a store")),
+    ] {
+        check(&format!("docs/schemas/{file}"), &schema);
+    }
+}
+
 /// Requests that are named in logs, and go by the permission for another one.
 const COVERED: [(&str, &str); 3] = [
     ("s3:CreateMultipartUpload", "s3:PutObject"),
@@ -129,6 +144,7 @@ fn who_collects_may_do_what_the_source_does_and_no_more() {
 fn check(file: &str, expected: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, expected).unwrap();
     }
     let found = fs::read_to_string(&path).unwrap_or_default();
