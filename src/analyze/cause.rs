@@ -89,6 +89,7 @@ mod tests {
             reason: String::new(),
             method: String::new(),
             priors: Vec::new(),
+            strict_id: None,
         };
         (finding, telling.iter().map(|value| (*value).to_owned()).collect())
     }

@@ -8,7 +8,7 @@ use super::candidate::{Candidate, Method, Subject, digest};
 use super::lines::{Id, Lines, Loaded};
 use super::spot::Spot;
 use crate::catalog::{Role, Strength, TableSpec};
-use crate::model::{Finding, FindingKind, Given, Nearest, Row};
+use crate::model::{Finding, FindingKind, Given, Nearest, Row, hex};
 
 /// Longest value that a sentence quotes, in characters.
 const LONGEST_QUOTE: usize = 100;
@@ -100,7 +100,16 @@ impl Explainer<'_> {
             row,
             method: candidate.method.as_str().to_owned(),
             priors: candidate.says.clone(),
+            strict_id: self.strict_id(candidate).map(|id| hex(&id)),
         }
+    }
+
+    /// The host's own row, or for an absence that of its peers.
+    fn strict_id(&self, candidate: &Candidate) -> Option<Id> {
+        candidate.strict.or(match candidate.subject {
+            Subject::Line(line) => Some(self.lines.lines[line].strict),
+            Subject::Known(_) => None,
+        })
     }
 
     fn subject(&self, subject: &Subject) -> Row {

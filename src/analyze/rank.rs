@@ -241,6 +241,7 @@ impl CoverageView {
             ),
             method: "coverage".to_owned(),
             priors: Vec::new(),
+            strict_id: None,
         })
     }
 }

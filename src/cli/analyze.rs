@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::report::Report;
 use super::{App, Outcome, suppress};
 use crate::analyze::{AnalyzeRequest, Method, Span, analyze};
 use crate::engine::cluster::Place;
@@ -48,7 +49,7 @@ pub(super) struct Args {
     /// Hosts shown in full, and findings of each, in the table format
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
-    /// How the result is spelled: table, json, ndjson, csv or parquet
+    /// How the result is spelled: table, json, ndjson, csv, parquet or html, which is a report for a browser in one file
     #[arg(long, default_value = "table")]
     format: Format,
     /// Write to a file instead of stdout
@@ -88,7 +89,14 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         let kept = store.keep_findings((&manifest.fleet, manifest.snapshot), &findings).await?;
         app.output.say(&format!("kept the findings in {}", kept.path));
     }
-    write(app, &analysis, (args.format, args.top), args.output.as_deref())?;
+    match args.format {
+        Format::Html => {
+            let url = (!app.settings.store_is_default).then_some(app.settings.store.as_str());
+            let of = Report { store: &store, manifest: &manifest, url, notes: Vec::new() };
+            of.write(app, &analysis, args.output.as_deref()).await?;
+        }
+        format => write(app, &analysis, (format, args.top), args.output.as_deref())?,
+    }
     let outliers = analysis.hosts.iter().any(|host| host.verdict == Verdict::Outlier);
     Ok(if args.exit_code && outliers { Outcome::Outliers } else { Outcome::Done })
 }

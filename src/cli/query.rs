@@ -53,7 +53,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ENGINE", default_value = "local")]
     engine: Place,
     /// How the result is spelled: table, json, ndjson, csv or parquet
-    #[arg(long, default_value = "table")]
+    #[arg(long, default_value = "table", value_parser = Format::of_rows)]
     format: Format,
     /// Write to a file instead of stdout
     #[arg(short, long, value_name = "FILE")]
@@ -142,7 +142,7 @@ async fn ask(app: &App, (store, engine): (&Store, &Engine), question: BoundQuery
     engine.damaged().iter().for_each(|error| app.output.warn(&error.to_string()));
     let mut rows = rows?;
     let destination = app.output.open(args.output.as_deref(), args.format)?;
-    let mut writer = writer(args.format, destination.writer, app.output.width, destination.color);
+    let mut writer = writer(args.format, destination.writer, app.output.width, destination.color)?;
     writer.schema(&rows.schema())?;
     while let Some(batch) = rows.next().await {
         writer.write(&batch.map_err(|error| explain_error(error, engine))?)?;

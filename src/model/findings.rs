@@ -193,6 +193,10 @@ pub struct Finding {
     /// What its content says by itself, the weightiest first, to be read after `it`.
     #[serde(default)]
     pub priors: Vec<String>,
+    /// Strict id of the row in hex, by which SQL finds it (`id('…')`); of the peers' row for an absence. None where no
+    /// stored row is meant.
+    #[serde(default)]
+    pub strict_id: Option<String>,
 }
 
 /// In which way a row stands out.
@@ -338,7 +342,7 @@ mod tests {
             r#""score":31.0,"row":{"path":"/x","command":"y"},"hosts_with_row":1,"hosts_answered":58,"#,
             r#""first_seen":null,"nearest":{"row":{"path":"/y"},"differs":["path"],"hosts_with_row":57},"#,
             r#""given":{"column":"path","value":"/x","context":{"name":"sshd"}},"#,
-            r#""attack":["T1053.003"],"reason":"r","method":"frequency","priors":["p"]}],"suppressed":2}],"#,
+            r#""attack":["T1053.003"],"reason":"r","method":"frequency","priors":["p"],"strict_id":"0a"}],"suppressed":2}],"#,
             r#""peer_groups":[{"id":0,"hosts":41,"described_by":"d"}],"#,
             r#""campaigns":[{"hosts":["i-1"],"findings":["a"],"reason":"r","score":80.0,"#,
             r#""tables":["crontab","users"],"rows":[{"table":"crontab","kind":"new","row":{"path":"/x"},"#,

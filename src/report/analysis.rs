@@ -12,7 +12,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use serde::{Serialize, Serializer};
 
 use super::escape::JsonGuard;
-use super::{Format, analysis_table, write_failed, writer};
+use super::{Format, analysis_table, html, write_failed, writer};
 use crate::error::{Error, Result};
 use crate::model::{
     Analysis, Finding, FindingKind, Fleet, Given, HostResult, Nearest, Row, SnapshotId, Verdict, rfc3339,
@@ -40,7 +40,7 @@ impl Default for RenderOptions {
 ///
 /// JSON is the whole [`Analysis`]. NDJSON, CSV and Parquet have a line for each [`flat finding`](Flat): each finding
 /// with its host, and one line for each host without findings, so that every host of the snapshot is there. They have
-/// no warnings, peer groups and campaigns.
+/// no warnings, peer groups and campaigns. HTML is [`html::render`] with nothing beside the analysis.
 pub fn render(
     analysis: &Analysis,
     format: Format,
@@ -60,6 +60,7 @@ pub fn render(
                 out.write_all(b"\n").map_err(write_failed)?;
             }
         }
+        Format::Html => html::render(analysis, &html::Supplement::default(), &mut out)?,
         Format::Csv | Format::Parquet => {
             out.write_all(&columnar(analysis, format)?).map_err(write_failed)?;
         }
@@ -71,7 +72,7 @@ pub fn render(
 fn columnar(analysis: &Analysis, format: Format) -> Result<Vec<u8>> {
     let batch = findings_batch(analysis)?;
     let mut bytes = Vec::new();
-    let mut inner = writer(format, Box::new(&mut bytes), 0, false);
+    let mut inner = writer(format, Box::new(&mut bytes), 0, false)?;
     inner.schema(&batch.schema())?;
     inner.write(&batch)?;
     inner.finish()?;

@@ -15,6 +15,7 @@ mod analysis_table;
 pub mod batches;
 pub mod escape;
 mod grid;
+pub mod html;
 mod page;
 mod suppressed;
 
@@ -34,11 +35,16 @@ pub enum Format {
     Csv,
     /// Apache Parquet.
     Parquet,
+    /// A report for a browser, of an analysis: see [`html`].
+    Html,
 }
 
 impl Format {
     /// All formats, for lists and tests.
-    pub const ALL: [Self; 5] = [Self::Table, Self::Json, Self::Ndjson, Self::Csv, Self::Parquet];
+    pub const ALL: [Self; 6] = [Self::Table, Self::Json, Self::Ndjson, Self::Csv, Self::Parquet, Self::Html];
+
+    /// Those that rows of any columns can be spelled in.
+    pub const OF_ROWS: [Self; 5] = [Self::Table, Self::Json, Self::Ndjson, Self::Csv, Self::Parquet];
 
     /// The spelling on the command line; but for `table`, the extension of files too.
     pub fn as_str(self) -> &'static str {
@@ -48,12 +54,26 @@ impl Format {
             Self::Ndjson => "ndjson",
             Self::Csv => "csv",
             Self::Parquet => "parquet",
+            Self::Html => "html",
         }
+    }
+
+    /// The format of this name, if rows of any columns can be spelled in it.
+    ///
+    /// # Errors
+    /// There is none, or it says more than rows do.
+    pub fn of_rows(name: &str) -> Result<Self> {
+        let format = name.parse()?;
+        if Self::OF_ROWS.contains(&format) {
+            return Ok(format);
+        }
+        Err(Error::usage(format!("`{format}` is a format of analyses, not of rows"))
+            .hint("rows go into table, json, ndjson, csv and parquet; `diffy analyze` has the others"))
     }
 
     /// Whether the bytes are unfit for a terminal.
     pub fn is_binary(self) -> bool {
-        self == Self::Parquet
+        matches!(self, Self::Parquet | Self::Html)
     }
 }
 
@@ -69,7 +89,7 @@ impl FromStr for Format {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == text).ok_or_else(|| {
             Error::usage(format!("`{}` is no output format", text.escape_debug()))
-                .hint("formats are table, json, ndjson, csv and parquet")
+                .hint("formats are table, json, ndjson, csv, parquet and html")
         })
     }
 }

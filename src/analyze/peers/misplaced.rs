@@ -103,6 +103,7 @@ impl Misplaced<'_> {
                 self.value, self.meant
             ),
             priors: Vec::new(),
+            strict_id: None,
             method: Method::Cluster.as_str().to_owned(),
         }
     }
