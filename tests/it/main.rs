@@ -18,6 +18,7 @@ mod finds;
 mod hand;
 mod kill;
 mod many;
+mod report;
 mod s3;
 mod store;
 mod tidy;
