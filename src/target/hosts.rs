@@ -151,15 +151,11 @@ fn of_list(line: &str) -> Result<Vec<Entry>> {
         return Err(Error::usage(format!("`{}` is more than one word", shown.escape_debug()))
             .hint("one host a line; or, as in an OpenSSH configuration, lines that begin with `Host`"));
     }
-    let (alias, place) = match text.split_once('=') {
-        Some((alias, place)) => (Some(alias), place),
-        None => (None, text),
-    };
-    let destination: Destination = place.parse()?;
-    match alias {
-        Some(alias) => Ok(vec![(checked_name(alias)?.to_owned(), destination, true)]),
-        None => Ok(vec![(destination.name(), destination, false)]),
+    if let Some((alias, place)) = text.split_once('=') {
+        return Ok(vec![(checked_name(alias)?.to_owned(), place.parse()?, true)]);
     }
+    let destination: Destination = text.parse()?;
+    Ok(vec![(destination.name(), destination, false)])
 }
 
 /// Comments begin a line or follow a blank.

@@ -19,5 +19,6 @@ mod hand;
 mod kill;
 mod many;
 mod s3;
+mod ssh;
 mod store;
 mod tidy;

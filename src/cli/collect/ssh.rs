@@ -34,7 +34,7 @@ pub(super) struct SshArgs {
     /// Which host keys are believed
     #[arg(long, value_enum, default_value_t = Keys::Known)]
     host_keys: Keys,
-    /// How long a connection to a host may take, in seconds; the login may take 20 more
+    /// How long a connection to a host may take, in seconds; the login may take 50 more
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     connect_timeout: u64,
     /// Ask as root through `sudo -n`; without it, hosts show what the login may see
@@ -84,9 +84,13 @@ fn file(target: &TargetSpec) -> Option<&str> {
     }
 }
 
-/// What the list knows of a host: its names are its own, so that they do not tell it from the others.
+/// What the list knows of a host: its names are its own, so that they do not tell it from the others. The end of a
+/// tunnel here is not the host's.
 fn known(host: &ListedHost) -> TargetHost {
-    let names = vec![host.destination.host.clone()];
+    let place = &host.destination.host;
+    let is_here =
+        place == "localhost" || place.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    let names = if is_here { Vec::new() } else { vec![place.clone()] };
     TargetHost { known: KnownHost { names, ..KnownHost::new(&host.name) }, unreachable: None }
 }
 

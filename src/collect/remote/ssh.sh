@@ -36,6 +36,5 @@ fetch() {
     stamp=$(date +%s)
 }
 
-echo "DIFFY1-HERE $NONCE"
 main "$@" 8<&0 </dev/null
 exit 0

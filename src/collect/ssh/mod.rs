@@ -41,7 +41,7 @@ const UNPACKING: usize = 3;
 /// Kilobytes that large answers may take together while they come in.
 const ROOM_KIB: u32 = 256 << 10;
 /// How much longer than the connection the login and the first line of the script may take.
-const LOGIN: Duration = Duration::from_secs(20);
+const LOGIN: Duration = Duration::from_secs(50);
 /// How much longer than its queries a script may take: for looking around, packing and sending.
 const MARGIN: Duration = Duration::from_secs(180);
 /// How much longer where a program may have to be sent first.

@@ -61,9 +61,11 @@ const SSH_SAYS: [(&[&str], &str); 15] = [
     ),
 ];
 
-/// What passes when it is tried again: many callers at once are turned away by design.
+/// What passes when it is tried again: many callers at once are turned away by design. And what never does, although a
+/// jump host that fails sounds like that, too.
 const TURNED_AWAY: [&str; 3] =
     ["kex_exchange_identification", "Connection closed by UNKNOWN", "Connection reset by"];
+const REFUSED: [&str; 4] = ["timed out", "Host key verification failed", "Permission denied", "refused"];
 
 /// What a host's shell and sudo say when the script does not come to run, and what that means.
 const SHELL_SAYS: [(&str, &str); 7] = [
@@ -88,7 +90,7 @@ pub(super) fn is_turned_away(heard: &Heard) -> bool {
     heard.end == End::Exit(Some(SSH_FAILED))
         && !heard.is_there
         && TURNED_AWAY.iter().any(|said| stderr.contains(said))
-        && !stderr.contains("timed out")
+        && !REFUSED.iter().any(|said| stderr.contains(said))
 }
 
 /// Why there is no answer in what was heard; `problem` is what its reading said.
@@ -293,6 +295,9 @@ mod tests {
         let closed = "kex_exchange_identification: Connection closed by remote host\n";
         assert!(is_turned_away(&heard(End::Exit(Some(255)), false, closed)));
         assert!(!is_turned_away(&heard(End::Exit(Some(255)), true, closed)));
+        let jump =
+            format!("Host key verification failed.\n{closed}Connection closed by UNKNOWN port 65535\n");
+        assert!(!is_turned_away(&heard(End::Exit(Some(255)), false, &jump)));
         assert!(!is_turned_away(&heard(End::Exit(Some(255)), false, CHANGED)));
         assert!(!is_turned_away(&heard(End::Exit(Some(255)), false, "Permission denied (publickey).")));
     }
