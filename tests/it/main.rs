@@ -20,5 +20,6 @@ mod kill;
 mod many;
 mod report;
 mod s3;
+mod ssh;
 mod store;
 mod tidy;

@@ -56,18 +56,45 @@ const LANDLORDS: &[(&str, &[&str])] = &[
     ("std::env", &["cli/cluster.rs", "config.rs", "main.rs"]),
     (
         "std::fs",
-        &["cli/", "collect/native/", "config.rs", "catalog/", "decode/", "engine/cluster/nodes.rs", "store/"],
+        &[
+            "cli/",
+            "collect/native/",
+            "collect/ssh/push.rs",
+            "config.rs",
+            "catalog/",
+            "decode/",
+            "engine/cluster/nodes.rs",
+            "store/",
+            "target/hosts.rs",
+        ],
     ),
     // The native collector leaves its own process out.
-    ("std::process", &["cli/mod.rs", "main.rs", "collect/osquery.rs", "collect/native/processes.rs"]),
-    ("tokio::process", &["collect/osquery.rs"]),
+    (
+        "std::process",
+        &[
+            "cli/mod.rs",
+            "main.rs",
+            "collect/osquery.rs",
+            "collect/native/processes.rs",
+            "collect/ssh/session.rs",
+        ],
+    ),
+    ("tokio::process", &["collect/osquery.rs", "collect/ssh/session.rs"]),
     // `cli/collect/` asks for the name of this machine.
     ("rustix", &["collect/", "config.rs", "cli/collect/mod.rs"]),
     ("procfs", &["collect/native/"]),
     ("if_addrs", &["collect/native/network.rs"]),
     ("md5", &["collect/native/files.rs"]),
     ("sha1", &["collect/native/files.rs"]),
-    ("sha2", &["collect/native/files.rs", "collect/remote/manifest.rs", "report/html/mod.rs"]),
+    (
+        "sha2",
+        &[
+            "collect/native/files.rs",
+            "collect/remote/manifest.rs",
+            "collect/ssh/push.rs",
+            "report/html/mod.rs",
+        ],
+    ),
     ("askama", &["report/html/"]),
     ("base64", &["collect/remote/", "report/html/mod.rs"]),
     // The store of the demo, a file to be renamed, the home of osqueryi, sort runs, what executors made.
@@ -145,10 +172,10 @@ const LANDLORDS: &[(&str, &[&str])] = &[
             "analyze/views.rs",
         ],
     ),
-    ("memchr", &["decode/", "identity/own_names.rs", "collect/native/"]),
     ("strsim", &["catalog/mod.rs", "analyze/explain.rs", "report/pick.rs", "target/asg.rs"]),
+    ("memchr", &["decode/", "identity/own_names.rs", "collect/native/", "collect/ssh/push.rs"]),
     ("ulid", &["model/mod.rs"]),
-    ("rand", &["simulate/", "collect/ssm/"]),
+    ("rand", &["simulate/", "collect/remote/answers.rs", "collect/ssh/mod.rs", "collect/ssm/"]),
     ("rand_chacha", &["simulate/"]),
     ("chrono::Utc::now", &[]),
     // Nothing reaches the network but through collectors, stores and nodes of a cluster.
