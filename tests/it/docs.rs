@@ -50,6 +50,11 @@ fn the_document_for_ssm_runs_the_script() {
     check("docs/aws/diffy-collect.json", &diffy::collect::remote::document());
 }
 
+#[test]
+fn the_schema_of_the_configuration_is_what_is_read() {
+    check("docs/schemas/diffy.toml.json", &diffy::config::schema());
+}
+
 /// Requests that are named in logs, and go by the permission for another one.
 const COVERED: [(&str, &str); 3] = [
     ("s3:CreateMultipartUpload", "s3:PutObject"),

@@ -9,6 +9,7 @@ mod aws;
 mod cli;
 #[cfg(feature = "ballista")]
 mod cluster;
+mod config;
 mod ddl;
 mod detection;
 mod docs;
@@ -19,5 +20,6 @@ mod hand;
 mod kill;
 mod many;
 mod s3;
+mod scheduling;
 mod store;
 mod tidy;

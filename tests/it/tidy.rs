@@ -39,14 +39,16 @@ const ROOMS: [(&str, &[&str]); 16] = [
 
 /// Who may use what: a path as it stands in `use`, and the files and folders of `src/` where it may. Tests at the
 /// bottom of files are free.
-const LANDLORDS: [(&str, &[&str]); 59] = [
+const LANDLORDS: [(&str, &[&str]); 61] = [
     // The command line and the terminal.
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/mod.rs"]),
+    ("clap_mangen", &["cli/man.rs"]),
     ("indicatif", &["cli/"]),
     ("rustyline", &["cli/prompt.rs"]),
     ("terminal_size", &["cli/output.rs"]),
-    ("shell_words", &["cli/collect/gather.rs"]),
+    // Commands that the user names are taken apart; commands for the user are put together.
+    ("shell_words", &["cli/collect/gather.rs", "cli/plugins/found.rs", "target/mod.rs"]),
     ("tracing_subscriber", &["cli/mod.rs"]),
     ("mimalloc", &["main.rs"]),
     ("comfy_table", &["report/grid.rs"]),
@@ -59,8 +61,8 @@ const LANDLORDS: [(&str, &[&str]); 59] = [
         &["cli/", "collect/native/", "config.rs", "catalog/", "decode/", "engine/cluster/nodes.rs", "store/"],
     ),
     // The native collector leaves its own process out.
-    ("std::process", &["cli/mod.rs", "main.rs", "collect/osquery.rs", "collect/native/processes.rs"]),
-    ("tokio::process", &["collect/osquery.rs"]),
+    ("std::process", &["cli/mod.rs", "main.rs", "collect/program.rs", "collect/native/processes.rs"]),
+    ("tokio::process", &["collect/program.rs"]),
     // `cli/collect/` asks for the name of this machine.
     ("rustix", &["collect/", "config.rs", "cli/collect/mod.rs"]),
     ("procfs", &["collect/native/"]),
@@ -103,7 +105,8 @@ const LANDLORDS: [(&str, &[&str]); 59] = [
     ("datafusion", &["engine/", "analyze/fleet.rs", "ingest/table.rs"]),
     ("polars", &["analyze/score.rs"]),
     ("roaring", &["analyze/", "engine/functions.rs", "engine/identities.rs", "ingest/prevalence.rs"]),
-    // Batches: whoever makes, reads or shows rows. `cli/query.rs` makes the table of baselines.
+    // Batches: whoever makes, reads or shows rows. `cli/query.rs` makes the table of baselines, `cli/plugins/`
+    // that of plugins.
     (
         "datafusion::arrow",
         &[
@@ -117,14 +120,28 @@ const LANDLORDS: [(&str, &[&str]); 59] = [
             "analyze/",
             "report/",
             "cli/query.rs",
+            "cli/plugins/mod.rs",
         ],
     ),
     // What hosts say is parsed in `decode/`, and nowhere else; the others read and write what is ours.
-    ("serde_json::from_", &["decode/", "store/", "analyze/known.rs", "engine/cluster/", "ingest/batches.rs"]),
+    // Lines of plugins are no rows: their rows go on to `decode/` unread.
+    (
+        "serde_json::from_",
+        &[
+            "decode/",
+            "store/",
+            "analyze/known.rs",
+            "collect/plugin/",
+            "engine/cluster/",
+            "ingest/batches.rs",
+            "target/listed.rs",
+        ],
+    ),
     // The keys of the first row of a chunk that `decode` has made valid.
     ("serde_json::Deserializer", &["decode/", "ingest/receive.rs"]),
     ("csv", &["report/batches.rs", "simulate/bundled.rs"]),
     ("toml", &["catalog/", "config.rs", "analyze/suppress/file.rs"]),
+    ("schemars", &["config.rs", "config/"]),
     // Patterns over what hosts say: regex is linear in time, and each place bounds its input.
     (
         "regex",

@@ -11,7 +11,7 @@ use super::super::App;
 use super::gather::{Epilogue, collect};
 use super::interrupt::unless_interrupted;
 use super::plan::Plan;
-use super::{Collection, CollectorName, collection};
+use super::{Collection, CollectorName, CollectorSpec, collection};
 use crate::aws::{AssumeRole, Aws, AwsSettings, partition};
 use crate::collect::remote::{Bootstrap, BootstrapKind, HostLimits};
 use crate::collect::ssm::{Large, Place, RUN_SHELL_SCRIPT, SsmCollector, SsmConfig};
@@ -51,7 +51,7 @@ pub(super) struct AwsArgs {
     upload: Option<String>,
     /// Time limit of all queries together on one host, in seconds; what did not start by then is reported
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    host_timeout: u64,
+    pub(super) host_timeout: u64,
     /// How long AWS tries to deliver a command to a host, in seconds; at least 30
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     delivery_timeout: u64,
@@ -89,7 +89,7 @@ enum Kind {
 
 /// Collects one fleet through Systems Manager.
 pub(super) async fn collect_from_aws(app: &App, args: &super::Args, plan: Plan) -> Result<Finished> {
-    if args.collector.is_some_and(|name| name != CollectorName::Ssm) {
+    if plan.collector.as_ref().is_some_and(|name| *name != CollectorSpec::BuiltIn(CollectorName::Ssm)) {
         return Err(Error::usage("instances in AWS are asked through `--collector ssm`")
             .hint("leave `--collector` out"));
     }

@@ -9,6 +9,7 @@ mod demo;
 mod help;
 mod history;
 mod import;
+mod plugins;
 mod prompt;
 mod query;
 mod snapshot;
