@@ -199,7 +199,10 @@ impl Running {
             None => Ended::Stopped,
             Some(Err(_)) => Ended::Timeout,
             Some(Ok(Err(error))) => Ended::Failed(format!("cannot read what it says: {error}")),
-            Some(Ok(Ok(_))) if length > limit => Ended::TooLong(limit),
+            Some(Ok(Ok(_))) if length > limit => {
+                let is_line = limit == self.bounds.line_bytes;
+                Ended::TooLong(if is_line { limit } else { self.bounds.bytes })
+            }
             Some(Ok(Ok(_))) => return Some(()),
         };
         self.over = Some(ended);
@@ -294,5 +297,132 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+
+    const PLENTY: Bounds = Bounds { timeout: Duration::from_secs(60), bytes: 1 << 20, line_bytes: 100 };
+
+    fn sh(script: &str) -> Program {
+        Program {
+            path: PathBuf::from("/bin/sh"),
+            args: ["-c", script].map(OsString::from).into(),
+            environment: Environment::Only(vec![("PATH".to_owned(), "/usr/bin:/bin".into())]),
+            directory: Directory::Root,
+        }
+    }
+
+    async fn run(script: &str, stdin: &[u8], bounds: Bounds) -> (Vec<String>, Ended, String) {
+        let leash = Leash::default();
+        let mut running = Running::start(&sh(script), stdin.to_vec(), bounds, &leash).unwrap();
+        let mut lines = Vec::new();
+        while let Some(line) = running.line().await {
+            lines.push(String::from_utf8(line).unwrap());
+        }
+        let (ended, stderr) = running.end().await;
+        (lines, ended, String::from_utf8_lossy(&stderr).into_owned())
+    }
+
+    fn is_alive(pid: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z") && !stat.contains(") X")
+    }
+
+    /// The signal is sent, but the kernel may take a moment to act on it.
+    #[track_caller]
+    fn ends(pid: &str) {
+        let patience = std::time::Instant::now() + Duration::from_secs(20);
+        while is_alive(pid) {
+            assert!(std::time::Instant::now() < patience, "{pid} is still there");
+            std::thread::yield_now();
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_come_one_by_one_with_the_last_that_is_not_ended() {
+        let (lines, ended, stderr) =
+            run("cat; pwd; echo x >&2; printf end; exit 3", b"a\n\nb\n", PLENTY).await;
+        assert_eq!(lines, ["a", "", "b", "/", "end"]);
+        assert!(matches!(ended, Ended::Exit(status) if status.code() == Some(3)), "{ended:?}");
+        assert_eq!(stderr, "x\n");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_its_input_is_no_failure() {
+        let (lines, ended, _) = run("exec <&-; echo done", &[b'x'; 1 << 20], PLENTY).await;
+        assert_eq!(lines, ["done"]);
+        assert!(matches!(ended, Ended::Exit(status) if status.success()), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_long_line_and_many_bytes_are_the_end() {
+        let (lines, ended, _) = run("echo ok; yes | tr -d '\\n'", b"", PLENTY).await;
+        assert_eq!(lines, ["ok"]);
+        assert!(matches!(ended, Ended::TooLong(100)), "{ended:?}");
+        let (lines, ended, _) = run("yes", b"", PLENTY).await;
+        assert_eq!(lines.len(), (1 << 20) / 2);
+        assert!(matches!(ended, Ended::TooLong(bytes) if bytes == 1 << 20), "{ended:?}");
+        // Exactly as much as it may.
+        let (lines, ended, _) = run("printf %0100d 7; echo; printf %0100d 7", b"", PLENTY).await;
+        assert!(lines.is_empty() && matches!(ended, Ended::TooLong(100)), "{lines:?} {ended:?}");
+        let (lines, ended, _) = run("printf %099d 7; echo; printf %0100d 7", b"", PLENTY).await;
+        assert!(lines.len() == 2 && matches!(ended, Ended::Exit(_)), "{lines:?} {ended:?}");
+    }
+
+    #[tokio::test]
+    async fn time_ends_with_all_that_was_started() {
+        let bounds = Bounds { timeout: Duration::from_millis(1500), ..PLENTY };
+        let (lines, ended, stderr) = run("sleep 600 & echo $!; echo busy >&2; wait", b"", bounds).await;
+        assert!(matches!(ended, Ended::Timeout), "{ended:?}");
+        assert_eq!(stderr, "busy\n");
+        ends(&lines[0]);
+        // One that says that it is done, and is not.
+        let (lines, ended, _) = run("echo $$; exec >&-; sleep 600", b"", bounds).await;
+        assert!(matches!(ended, Ended::Timeout), "{ended:?}");
+        ends(&lines[0]);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_behind_is_not_waited_for() {
+        let (lines, ended, _) = run("sleep 600 >&- & echo $!; exit 0", b"", PLENTY).await;
+        assert!(matches!(ended, Ended::Exit(status) if status.success()), "{ended:?}");
+        let pid = rustix::process::Pid::from_raw(lines[0].parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pulled_leash_ends_what_runs_and_keeps_the_rest_from_starting() {
+        let leash = Leash::default();
+        let mut running =
+            Running::start(&sh("sleep 600 & echo $!; wait"), Vec::new(), PLENTY, &leash).unwrap();
+        let child = String::from_utf8(running.line().await.unwrap()).unwrap();
+        let waiting = tokio::spawn(async move {
+            assert!(running.line().await.is_none());
+            running.end().await.0
+        });
+        leash.pull().await;
+        assert!(matches!(waiting.await.unwrap(), Ended::Stopped));
+        ends(&child);
+        assert!(leash.is_pulled());
+        assert!(Running::start(&sh("true"), Vec::new(), PLENTY, &leash).is_err());
+        leash.pull().await;
+    }
+
+    #[tokio::test]
+    async fn dropping_ends_it() {
+        let mut running =
+            Running::start(&sh("sleep 600 & echo $!; wait"), Vec::new(), PLENTY, &Leash::default()).unwrap();
+        // A leash that is gone is one that was pulled.
+        assert!(running.line().await.is_none());
+        let leash = Leash::default();
+        let mut running =
+            Running::start(&sh("sleep 600 & echo $!; wait"), Vec::new(), PLENTY, &leash).unwrap();
+        let child = String::from_utf8(running.line().await.unwrap()).unwrap();
+        drop(running);
+        ends(&child);
     }
 }
