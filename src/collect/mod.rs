@@ -1,11 +1,13 @@
 //! Collectors: ask one host for tables and hand over what it says, as it says it.
 
+mod child;
 mod judge;
 pub mod native;
 pub mod osquery;
 pub mod plugin;
 pub mod program;
 pub mod remote;
+pub mod ssh;
 pub mod ssm;
 
 use std::fmt;

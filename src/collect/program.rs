@@ -10,11 +10,13 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
+
+use super::child::{Group, keep_end, read_all};
 
 /// Most that is kept of the error output, in bytes; the end of it.
 const MAX_STDERR: usize = 64 << 10;
@@ -130,13 +132,16 @@ impl Running {
             return Err(io::Error::other("the collection was stopped"));
         }
         let mut child = spawn(program)?;
-        let group = Group(child.id());
+        let group = Group::new(child.id());
         let no_pipe = || io::Error::other("no pipe");
         let (input, output) = (child.stdin.take(), child.stdout.take().ok_or_else(no_pipe)?);
         let errors = child.stderr.take().ok_or_else(no_pipe)?;
         let stderr = Arc::new(Mutex::new(Vec::new()));
         let mut helpers = JoinSet::new();
-        helpers.spawn(keep_end(errors, Arc::clone(&stderr)));
+        let kept = Arc::clone(&stderr);
+        helpers.spawn(read_all(errors, move |bytes| {
+            keep_end(&mut kept.lock().unwrap_or_else(PoisonError::into_inner), bytes, MAX_STDERR);
+        }));
         helpers.spawn(async move {
             if let Some(mut input) = input {
                 // Who does not read what it is told may still answer.
@@ -206,7 +211,7 @@ impl Running {
             Some(Ok(Ok(_))) => return Some(()),
         };
         self.over = Some(ended);
-        self.group.kill();
+        self.kill();
         None
     }
 
@@ -218,12 +223,16 @@ impl Running {
         };
         match ended {
             // Its number may be another's by now.
-            Ended::Exit(_) => self.group.0 = None,
-            _ => self.group.kill(),
+            Ended::Exit(_) => self.group.is_over(),
+            _ => self.kill(),
         }
         let _ = time::timeout(LAST_WORDS, async { while self.helpers.join_next().await.is_some() {} }).await;
         let said = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone();
         (ended, said)
+    }
+
+    fn kill(&mut self) {
+        self.group = Group::new(None);
     }
 
     async fn exit(&mut self) -> Ended {
@@ -261,43 +270,6 @@ fn spawn(program: &Program) -> io::Result<Child> {
     #[cfg(unix)]
     command.process_group(0);
     command.spawn()
-}
-
-/// Reads everything and keeps the end of it.
-async fn keep_end(mut from: impl AsyncRead + Unpin, into: Arc<Mutex<Vec<u8>>>) {
-    let mut buffer = vec![0; 8 << 10];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        let mut kept = into.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend_from_slice(&buffer[..read]);
-        if kept.len() > 2 * MAX_STDERR {
-            let more = kept.len() - MAX_STDERR;
-            kept.drain(..more);
-        }
-    }
-}
-
-/// The process group of a child, killed when this is dropped.
-#[derive(Debug)]
-struct Group(Option<u32>);
-
-impl Group {
-    #[cfg(unix)]
-    fn kill(&mut self) {
-        let leader = self.0.take().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
-        if let Some(leader) = leader {
-            // It is gone already in the normal case, and nothing more can be done in the other.
-            let _gone = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn kill(&mut self) {}
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
-    }
 }
 
 #[cfg(test)]

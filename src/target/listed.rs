@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::TargetHost;
-use crate::model::Status;
+use crate::model::{Destination, Status};
 
 /// Longest name, address and label, in bytes.
 const LONGEST: usize = 255;
@@ -44,7 +44,7 @@ impl Listing {
         if line.trim_ascii().is_empty() {
             return;
         }
-        let taken = read(line).and_then(|host| self.add(host));
+        let taken = read(line).and_then(|host| self.take(host));
         if let Err(why) = taken {
             self.problems_total += 1;
             if self.problems.len() < TOLD {
@@ -53,8 +53,13 @@ impl Listing {
         }
     }
 
-    /// Adds a host. One that is there already must be the same.
-    fn add(&mut self, host: TargetHost) -> Result<(), String> {
+    /// Adds a host from elsewhere, unless one of that name is there.
+    pub fn add(&mut self, host: TargetHost) {
+        self.hosts.entry(host.known.name.clone()).or_insert(host);
+    }
+
+    /// Takes a host. One that is there already must be the same.
+    fn take(&mut self, host: TargetHost) -> Result<(), String> {
         let name = host.known.name.clone();
         match self.hosts.get(&name) {
             Some(same) if *same == host => Err(format!("host `{name}` is listed twice")),
@@ -86,13 +91,11 @@ fn read(line: &[u8]) -> Result<TargetHost, String> {
     let line: Line = serde_json::from_str(text).map_err(|error| cut(&error.to_string(), 2 * LONGEST))?;
     let is_name = |text: &str| text.chars().all(|c| !c.is_control() && !c.is_whitespace());
     let name = checked("host", line.host, is_name)?;
-    let is_address = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || ".:-_%[]".contains(c));
-    let address = line.address.map(|address| checked("address", address, is_address)).transpose()?;
-    let mut host = TargetHost::new(&name);
+    let mut host = match line.address.map(|address| address.parse::<Destination>()) {
+        Some(address) => TargetHost::at(&name, address.map_err(|error| error.to_string())?),
+        None => TargetHost::new(&name),
+    };
     host.known.facts = labels(line.labels)?;
-    // An address of its own is no difference to others.
-    host.known.names.extend(address.clone());
-    host.address = address;
     host.unreachable = line.unreachable.map(|why| (Status::Undeliverable, cut(&why, LONGEST)));
     Ok(host)
 }
@@ -149,7 +152,10 @@ mod tests {
         let (hosts, problems) = listed(&[line, b"", b"  "]);
         assert!(problems.is_empty(), "{problems:?}");
         let host = &hosts[0];
-        assert_eq!((host.known.name.as_str(), host.address.as_deref()), ("vm-1", Some("10.0.0.4")));
+        assert_eq!(
+            (host.known.name.as_str(), host.address.as_ref().unwrap().to_string()),
+            ("vm-1", "10.0.0.4".to_owned())
+        );
         assert_eq!(host.known.names, ["10.0.0.4"]);
         assert_eq!(
             host.known.facts,
@@ -172,8 +178,8 @@ mod tests {
             (br#"{"host":"-oProxyCommand=x"}"#, "begins with a dash"),
             (br#"{"host":"a b"}"#, "characters that it cannot have"),
             (br#"{"host":"a\u001b[2J"}"#, r"`a\u{1b}[2J`"),
-            (br#"{"host":"a","address":"x;y"}"#, "`address` has characters"),
-            (br#"{"host":"a","address":"-x"}"#, "`address` begins with a dash"),
+            (br#"{"host":"a","address":"x;y"}"#, "`x;y` is no host: a name has"),
+            (br#"{"host":"a","address":"-x"}"#, "it begins with a dash"),
             (br#"{"host":"a","labels":{"n":1}}"#, "expected a string"),
             (br#"{"host":"a","labels":{"n m":"1"}}"#, "`label` has characters"),
             (b"{\"host\":\"\xff\"}", "no UTF-8 after byte 9"),
@@ -211,7 +217,7 @@ mod tests {
         fn names_are_never_options_nor_odd(name in any::<String>()) {
             let line = serde_json::json!({"host": name, "address": name}).to_string();
             for host in listed(&[line.as_bytes()]).0 {
-                let address = host.address.unwrap();
+                let address = host.address.unwrap().host;
                 prop_assert!(!address.starts_with('-') && address.is_ascii() && !address.is_empty());
                 prop_assert_eq!(host.known.name, name.clone());
             }

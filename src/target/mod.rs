@@ -4,18 +4,21 @@
 //! asked are in it too, with the reason.
 
 mod asg;
+mod hosts;
 mod listed;
 mod managed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 pub use self::asg::Lifecycles;
+pub use self::hosts::{HostList, ListedHost, hosts_of_files};
 pub use self::listed::Listing;
 use crate::aws::Aws;
 use crate::error::{Error, Result};
-use crate::model::{KnownHost, Status};
+use crate::model::{Destination, KnownHost, Status};
 
 /// Longest name of a group, a tag or an instance.
 const LONGEST_NAME: usize = 256;
@@ -33,6 +36,8 @@ pub enum TargetSpec {
     Tag(String, String),
     /// One instance, for instance one that was taken out of its group.
     Instance(String),
+    /// The hosts of a file; `-` is standard input.
+    Hosts(String),
     /// The hosts that a command lists.
     Exec(String),
     /// The hosts that the program `diffy-target-NAME` lists for an argument.
@@ -41,11 +46,12 @@ pub enum TargetSpec {
 
 impl TargetSpec {
     /// The forms, and whom each names.
-    pub const FORMS: [(&str, &str); 6] = [
+    pub const FORMS: [(&str, &str); 7] = [
         ("local", "this machine"),
         ("asg:NAME", "the instances of an Auto Scaling Group"),
         ("tag:KEY=VALUE", "the instances that Systems Manager knows with this tag"),
         ("instance:ID", "one instance"),
+        ("hosts:FILE", "the hosts of a file"),
         ("exec:COMMAND", "the hosts that a command lists"),
         ("NAME:ARGUMENT", "the hosts that the program diffy-target-NAME lists"),
     ];
@@ -55,9 +61,9 @@ impl TargetSpec {
         matches!(self, Self::Asg(_) | Self::Tag(..) | Self::Instance(_))
     }
 
-    /// Whether a program of the user is asked who the hosts are.
+    /// Whether a file or a program of the user lists the hosts.
     pub fn is_listed(&self) -> bool {
-        matches!(self, Self::Exec(_) | Self::Plugin(..))
+        matches!(self, Self::Hosts(_) | Self::Exec(_) | Self::Plugin(..))
     }
 }
 
@@ -68,8 +74,8 @@ impl FromStr for TargetSpec {
         // The command line shows the message of an error and no hint.
         let unknown = || {
             Error::usage(format!(
-                "`{}` names no targets; use `local`, `asg:NAME`, `tag:KEY=VALUE`, `instance:ID`, `exec:COMMAND` or \
-                 `PLUGIN:ARGUMENT`",
+                "`{}` names no targets; use `local`, `asg:NAME`, `tag:KEY=VALUE`, `instance:ID`, `hosts:FILE`, \
+                 `exec:COMMAND` or `PLUGIN:ARGUMENT`",
                 text.escape_debug()
             ))
         };
@@ -77,6 +83,9 @@ impl FromStr for TargetSpec {
             return Ok(Self::Local);
         }
         let (kind, name) = text.split_once(':').ok_or_else(unknown)?;
+        if kind == "hosts" && !name.is_empty() {
+            return Ok(Self::Hosts(name.to_owned()));
+        }
         let longest = if kind == "exec" { LONGEST_COMMAND } else { LONGEST_NAME };
         if name.is_empty() || name.len() > longest || name.chars().any(char::is_control) {
             return Err(unknown());
@@ -110,6 +119,7 @@ impl fmt::Display for TargetSpec {
             Self::Instance(id) => write!(f, "instance:{id}"),
             Self::Exec(command) => write!(f, "exec:{command}"),
             Self::Plugin(name, argument) => write!(f, "{name}:{argument}"),
+            Self::Hosts(file) => write!(f, "hosts:{file}"),
         }
     }
 }
@@ -151,8 +161,8 @@ pub fn is_instance_id(text: &str) -> bool {
 pub struct TargetHost {
     /// Its name, and what the inventory knows of it.
     pub known: KnownHost,
-    /// Where it is reached, where that is not its name: a host name or an IP address.
-    pub address: Option<String>,
+    /// Where it is reached, where that is not its name.
+    pub address: Option<Destination>,
     /// Why it cannot be asked, where that is known beforehand.
     pub unreachable: Option<(Status, String)>,
 }
@@ -161,6 +171,15 @@ impl TargetHost {
     /// A host of which nothing but its name is known.
     pub fn new(name: &str) -> Self {
         Self { known: KnownHost::new(name), address: None, unreachable: None }
+    }
+
+    /// A host that is reached at an address, which is a name of its own. The end of a tunnel here is not the host's.
+    pub fn at(name: &str, address: Destination) -> Self {
+        let place = &address.host;
+        let is_here = place == "localhost" || place.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let names = if is_here { Vec::new() } else { vec![place.clone()] };
+        let known = KnownHost { names, ..KnownHost::new(name) };
+        Self { known, address: Some(address), unreachable: None }
     }
 }
 
@@ -216,7 +235,11 @@ async fn named(aws: &Aws, targets: &[TargetSpec]) -> Result<BTreeMap<String, Tar
                 let tagged = managed::tagged(aws, (key, value)).await?;
                 hosts.extend(tagged.into_iter().map(|host| (host.known.name.clone(), host)));
             }
-            TargetSpec::Asg(_) | TargetSpec::Local | TargetSpec::Exec(_) | TargetSpec::Plugin(..) => {}
+            TargetSpec::Asg(_)
+            | TargetSpec::Local
+            | TargetSpec::Hosts(_)
+            | TargetSpec::Exec(_)
+            | TargetSpec::Plugin(..) => {}
         }
     }
     Ok(hosts)
@@ -270,6 +293,8 @@ mod tests {
             "instance:i-0123456789abcdef0",
             "exec:./list 'a b'",
             "gcp:p1",
+            "hosts:a/b.txt",
+            "hosts:-",
         ] {
             assert_eq!(text.parse::<TargetSpec>().unwrap().to_string(), text);
         }

@@ -21,5 +21,6 @@ mod kill;
 mod many;
 mod s3;
 mod scheduling;
+mod ssh;
 mod store;
 mod tidy;

@@ -58,18 +58,37 @@ const LANDLORDS: [(&str, &[&str]); 61] = [
     ("std::env", &["cli/cluster.rs", "config.rs", "main.rs"]),
     (
         "std::fs",
-        &["cli/", "collect/native/", "config.rs", "catalog/", "decode/", "engine/cluster/nodes.rs", "store/"],
+        &[
+            "cli/",
+            "collect/native/",
+            "collect/ssh/push.rs",
+            "config.rs",
+            "catalog/",
+            "decode/",
+            "engine/cluster/nodes.rs",
+            "store/",
+            "target/hosts.rs",
+        ],
     ),
     // The native collector leaves its own process out.
-    ("std::process", &["cli/mod.rs", "main.rs", "collect/program.rs", "collect/native/processes.rs"]),
-    ("tokio::process", &["collect/program.rs"]),
+    (
+        "std::process",
+        &[
+            "cli/mod.rs",
+            "main.rs",
+            "collect/program.rs",
+            "collect/native/processes.rs",
+            "collect/ssh/session.rs",
+        ],
+    ),
+    ("tokio::process", &["collect/program.rs", "collect/ssh/session.rs"]),
     // `cli/collect/` asks for the name of this machine.
     ("rustix", &["collect/", "config.rs", "cli/collect/mod.rs"]),
     ("procfs", &["collect/native/"]),
     ("if_addrs", &["collect/native/network.rs"]),
     ("md5", &["collect/native/files.rs"]),
     ("sha1", &["collect/native/files.rs"]),
-    ("sha2", &["collect/native/files.rs", "collect/remote/manifest.rs"]),
+    ("sha2", &["collect/native/files.rs", "collect/remote/manifest.rs", "collect/ssh/push.rs"]),
     ("base64", &["collect/remote/"]),
     // The store of the demo, a file to be renamed, the home of osqueryi, sort runs, what executors made.
     (
@@ -156,10 +175,10 @@ const LANDLORDS: [(&str, &[&str]); 61] = [
             "analyze/views.rs",
         ],
     ),
-    ("memchr", &["decode/", "identity/own_names.rs", "collect/native/"]),
+    ("memchr", &["decode/", "identity/own_names.rs", "collect/native/", "collect/ssh/push.rs"]),
     ("strsim", &["catalog/mod.rs", "analyze/explain.rs", "target/asg.rs"]),
     ("ulid", &["model/mod.rs"]),
-    ("rand", &["simulate/", "collect/ssm/"]),
+    ("rand", &["simulate/", "collect/remote/answers.rs", "collect/ssh/mod.rs", "collect/ssm/"]),
     ("rand_chacha", &["simulate/"]),
     ("chrono::Utc::now", &[]),
     // Nothing reaches the network but through collectors, stores and nodes of a cluster.

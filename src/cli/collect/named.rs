@@ -19,6 +19,8 @@ pub(super) enum CollectorName {
     Native,
     /// Systems Manager Run Command: osquery on instances in AWS.
     Ssm,
+    /// Your own OpenSSH client: osquery on hosts of a list, or this diffy where there is none.
+    Ssh,
 }
 
 /// How to ask.

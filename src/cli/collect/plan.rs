@@ -134,7 +134,7 @@ fn checked(mut targets: Vec<TargetSpec>) -> Result<Vec<TargetSpec>> {
     match kinds.len() {
         0 => Err(Error::usage("there are no targets").hint("`--targets asg:NAME` names some")),
         2.. => Err(Error::usage(
-            "`local`, targets in AWS and targets that a program lists do not go into one collection",
+            "`local`, targets in AWS and hosts that a file or a program lists do not go into one collection",
         )
         .hint("collect them one after the other; all can be of the same fleet")),
         _ => Ok(targets),

@@ -570,10 +570,9 @@ fn what_cannot_be_asked_so_is_said_before_anybody_is() {
     let env = TestEnv::new();
     let list = sh(&env, "list.sh", "touch was-run; echo '{\"host\":\"a\"}'");
     for (args, why) in [
-        (&["--targets", &list][..], "how are the hosts to be asked?"),
         (
-            &["--targets", &list, "--collector", "native"],
-            "`--collector native` cannot ask hosts that a program lists",
+            &["--targets", &list, "--collector", "native"][..],
+            "`--collector native` cannot ask hosts that a file or a program lists",
         ),
         (&["--targets", &list, "--collector", "nobody"], "there is no collector `nobody`"),
         (&["--targets", &list, "--collector", "Nobody"], "`Nobody` is no collector"),
