@@ -262,7 +262,10 @@ fn sentence(one: &str, many: &str, what: &str, (file, lines): (&str, &[usize])) 
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<(Vec<(String, String)>, Vec<String>)> {
+    /// Names with their destinations.
+    type Pairs = Vec<(String, String)>;
+
+    fn parsed(text: &str) -> Result<(Pairs, Vec<String>)> {
         let mut list = HostList::default();
         let twice = add(&mut list, &mut HashMap::new(), ("f", text))?;
         list.warnings.extend(sentence("host stands", "hosts stand", "twice", ("f", &twice)));
@@ -270,7 +273,7 @@ mod tests {
         Ok((hosts, list.warnings))
     }
 
-    fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn pairs(of: &[(&str, &str)]) -> Pairs {
         of.iter().map(|(name, place)| ((*name).to_owned(), (*place).to_owned())).collect()
     }
 

@@ -182,14 +182,18 @@ impl SshCollector {
     async fn hear(&self, to: &Destination, (nonce, script): (&str, &str)) -> Heard {
         for pause in PAUSES {
             let heard = self.session(to, (nonce, script)).await;
-            if !is_turned_away(&heard) || *self.stop.borrow() {
+            if !is_turned_away(&heard)
+                || self.is_stopped_within(pause.mul_f64(rand::random_range(1.0..2.0))).await
+            {
                 return heard;
             }
-            let mut stop = self.stop.subscribe();
-            let pause = pause.mul_f64(1.0 + rand::random::<f64>());
-            let _ = tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await;
         }
         self.session(to, (nonce, script)).await
+    }
+
+    async fn is_stopped_within(&self, time: Duration) -> bool {
+        let mut stop = self.stop.subscribe();
+        tokio::time::timeout(time, stop.wait_for(|stop| *stop)).await.is_ok()
     }
 
     async fn session(&self, to: &Destination, (nonce, script): (&str, &str)) -> Heard {

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::model::hex;
 
-/// Most bytes of a program; the script on hosts takes no more.
-const LARGEST: u64 = 512 << 20;
+/// Most bytes of a program.
+const LARGEST: u64 = 1 << 30;
 /// What is read at once, and how far a version of glibc may reach from one piece into the next.
 const PIECE: usize = 1 << 20;
 const OVERLAP: usize = 32;

@@ -1,5 +1,6 @@
 //! Fifty hosts, ten of which misbehave: what is reported, and how long it takes.
 
+use std::fs;
 use std::time::Instant;
 
 use diffy::simulate::SimulationConfig;
@@ -36,14 +37,7 @@ const BAD: [(Manners, &str, &str); 10] = [
 #[test]
 fn fifty_hosts_of_which_ten_misbehave() {
     let env = TestEnv::new();
-    let truth = write_simulation(&env.path("answers"), SimulationConfig::new(HOSTS, 1, 5));
-    drop(truth);
-    let mut names: Vec<String> = std::fs::read_dir(env.path("answers"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    assert_eq!(names.len(), HOSTS);
+    let names = answers(&env);
     // Every fifth.
     let manners = |at: usize| if at % 5 == 2 { BAD[at / 5].0 } else { Manners::Good };
     let hosts = names.iter().enumerate().map(|(at, name)| (name.clone(), manners(at))).collect();
@@ -56,7 +50,8 @@ fn fifty_hosts_of_which_ten_misbehave() {
         println!(
             "$ diffy collect --targets hosts:hosts.txt --collector ssh --fleet web --ssh-config ssh_config"
         );
-        println!("{}{}took {:.1} s", output.stdout, output.stderr, took.as_secs_f64());
+        println!("{}{}", output.stdout, output.stderr);
+        println!("took {:.1} s; {}", took.as_secs_f64(), answered_after(&farm));
     }
     assert_eq!(output.status, 0, "{}", output.stderr);
     assert!(output.stdout.contains("hosts     50 asked, 42 answered, 8 failed"), "{}", output.stdout);
@@ -68,12 +63,37 @@ fn fifty_hosts_of_which_ten_misbehave() {
     farm.wait_until_clean();
 }
 
+/// When the hosts that answer had done so.
+fn answered_after(farm: &Farm) -> String {
+    let sql = "SELECT date_part('epoch', max(ended)) - date_part('epoch', min(started)) AS last,
+        approx_percentile_cont(date_part('epoch', ended), 0.5) - date_part('epoch', min(started)) AS median
+        FROM current.coverage WHERE status = 'ok'";
+    let row = &farm.env.query(sql)[0];
+    let seconds = |name: &str| row[name].as_f64().unwrap();
+    format!(
+        "half of the answers were there after {:.1} s, all after {:.1} s",
+        seconds("median"),
+        seconds("last")
+    )
+}
+
+/// Writes the answers of a simulated fleet, and names fifty of its hosts that have some.
+fn answers(env: &TestEnv) -> Vec<String> {
+    let dir = env.path("answers");
+    write_simulation(&dir, SimulationConfig::new(HOSTS + 10, 1, 5));
+    let names = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| dir.join(name).join("users.json").exists()).collect();
+    names.sort();
+    names.truncate(HOSTS);
+    assert_eq!(names.len(), HOSTS);
+    names
+}
+
 /// Every row of the hosts that behave is here.
 fn whole(farm: &Farm, names: &[String]) {
     for (at, name) in names.iter().enumerate().filter(|(at, _)| at % 5 != 2) {
         let path = farm.env.path(format!("answers/{name}/users.json"));
-        let Ok(text) = std::fs::read_to_string(path) else { continue };
-        let rows: Vec<Value> = serde_json::from_str(&text).unwrap();
+        let rows: Vec<Value> = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         let found = farm.env.query_one(&format!("SELECT count(*) FROM current.users WHERE host = '{name}'"));
         assert_eq!(found, rows.len(), "host {at}");
     }
