@@ -52,6 +52,8 @@ fn the_example_fits_the_schema_and_is_understood() {
         told[3].contains("memory_limit_mib 'much' is not") && told[3].contains("'targets' is a required"),
         "{told:?}"
     );
+    // It names one.
+    fs::create_dir(env.path("schemas")).unwrap();
     for file in &files[..2] {
         // The store that it names is looked for, so it was read to its end.
         let stderr = env.fails(&["--config", file, "snapshot", "list"], 2);
