@@ -1,5 +1,6 @@
 //! Collecting the hosts of files over SSH: the list, the client, the program for hosts without osquery.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::collect::remote::HostLimits;
 use crate::collect::ssh::{Client, HostKeys, Program, SshCollector, SshConfig};
 use crate::error::{Error, Result};
 use crate::ingest::Finished;
-use crate::model::KnownHost;
+use crate::model::{Destination, KnownHost};
 use crate::target::{ListedHost, TargetHost, TargetSpec, hosts_of_files};
 
 /// The program that runs, wherever it was started from.
@@ -59,16 +60,26 @@ pub(super) async fn collect_over_ssh(app: &App, args: &super::Args, plan: Plan) 
         return Err(Error::usage("hosts of a file are asked through `--collector ssh`")
             .hint("leave `--collector` out"));
     }
-    let program = on_path(app, "ssh").ok_or_else(|| {
-        Error::usage("there is no `ssh` on PATH").hint("Diffy uses your own OpenSSH client; install one")
-    })?;
     let files: Vec<&str> = plan.targets.iter().filter_map(file).collect();
     let list = hosts_of_files(&files)?;
     list.warnings.iter().for_each(|warning| app.output.warn(warning));
     let hosts: Vec<TargetHost> = list.hosts.iter().map(known).collect();
     let places = list.hosts.into_iter().map(|host| (host.name, host.destination)).collect();
-    let config = config(app, args, program)?;
-    let config = SshConfig { hosts: places, ..config };
+    ask_over_ssh(app, args, plan, (hosts, places)).await
+}
+
+/// Asks hosts, whoever named them; `places` says where they are, by name, and a host that is not there is reached under
+/// its name.
+pub(super) async fn ask_over_ssh(
+    app: &App,
+    args: &super::Args,
+    plan: Plan,
+    (hosts, places): (Vec<TargetHost>, HashMap<String, Destination>),
+) -> Result<Finished> {
+    let program = on_path(app, "ssh").ok_or_else(|| {
+        Error::usage("there is no `ssh` on PATH").hint("Diffy uses your own OpenSSH client; install one")
+    })?;
+    let config = SshConfig { hosts: places, ..config(app, args, program)? };
     config.check(&plan.tables)?;
     tell(app, &plan, (hosts.len(), &config));
     let store = Box::pin(unless_interrupted(app.open_or_create_store())).await?;
@@ -116,7 +127,7 @@ fn config(app: &App, args: &super::Args, program: PathBuf) -> Result<SshConfig> 
         limits: HostLimits { query_seconds, host_seconds, ..HostLimits::default() },
         largest: args.largest_answer.saturating_mul(1 << 20),
         program: pushed,
-        hosts: std::collections::HashMap::new(),
+        hosts: HashMap::new(),
     })
 }
 
