@@ -1,5 +1,6 @@
 //! Asking hosts over SSH: the client, and the program for hosts without osquery.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +94,7 @@ pub(super) fn config(app: &App, args: &super::Args, tables: &[TableSpec]) -> Res
         limits: HostLimits { query_seconds, host_seconds, ..HostLimits::default() },
         largest: args.largest_answer.saturating_mul(1 << 20),
         program: pushed,
-        hosts: std::collections::HashMap::new(),
+        hosts: HashMap::new(),
     };
     config.check(tables)?;
     Ok(config)
