@@ -6,6 +6,7 @@ mod sections;
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use self::sections::{AssumeRoleFile, AwsFile, FleetFile, S3File};
@@ -20,7 +21,7 @@ pub const DEFAULT_STORE: &str = "./diffy-store";
 pub const DEFAULT_MEMORY: u64 = 384 << 20;
 
 /// `diffy.toml`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// The store.
@@ -99,6 +100,25 @@ pub struct Settings {
     pub path: Vec<PathBuf>,
     /// Fleets of the configuration.
     pub fleets: Vec<FleetFile>,
+}
+
+/// The JSON schema of `diffy.toml`, for editors and other programs; what each key means is in it.
+pub fn schema() -> String {
+    let mut settings = schemars::generate::SchemaSettings::draft2020_12();
+    settings.inline_subschemas = true;
+    let settings = settings.with_transform(schemars::transform::RecursiveTransform(without_null));
+    let mut schema = settings.into_generator().into_root_schema_for::<File>();
+    schema.insert("title".to_owned(), "diffy.toml".into());
+    format!("{:#}\n", schema.to_value())
+}
+
+/// TOML has no null: a key is there or not.
+fn without_null(schema: &mut schemars::Schema) {
+    let Some(types) = schema.get("type").and_then(|types| types.as_array()) else { return };
+    let types: Vec<_> = types.iter().filter(|kind| *kind != "null").cloned().collect();
+    if let [kind] = types.as_slice() {
+        schema.insert("type".to_owned(), kind.clone());
+    }
 }
 
 /// A variable that is set and not empty.

@@ -7,7 +7,9 @@ mod cluster;
 mod collect;
 mod demo;
 mod import;
+mod man;
 mod output;
+mod plugins;
 pub mod progress;
 pub mod prompt;
 mod query;
@@ -98,6 +100,7 @@ enum Command {
     Store(store::Args),
     Cluster(cluster::Args),
     Tables(tables::Args),
+    Plugins(plugins::Args),
     #[command(hide = true)]
     Answer(answer::Args),
     /// Print a completion script for a shell
@@ -105,6 +108,7 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    Man(man::Args),
 }
 
 /// How a command that did its work ended.
@@ -274,8 +278,10 @@ async fn dispatch(app: &App, command: Command) -> Result<Outcome> {
         Command::Store(args) => store::run(app, args).await,
         Command::Cluster(args) => cluster::run(app, args).await,
         Command::Tables(args) => tables::run(app, args),
+        Command::Plugins(args) => plugins::run(app, args).await,
         Command::Answer(args) => answer::run(args).await,
         Command::Completions { .. } => Ok(Outcome::Done),
+        Command::Man(args) => man::run(&app.output, args),
     }
 }
 

@@ -4,6 +4,8 @@ mod child;
 mod judge;
 pub mod native;
 pub mod osquery;
+pub mod plugin;
+pub mod program;
 pub mod remote;
 pub mod ssh;
 pub mod ssm;
@@ -46,7 +48,7 @@ pub struct Answer {
 /// never fails as a whole: what could not be had is an answer with a status that says so.
 pub trait Collector: Send + Sync + fmt::Debug {
     /// The name on the command line and in the manifest.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// How many hosts to ask at once when the user does not say; at least 1.
     fn concurrency(&self) -> usize;

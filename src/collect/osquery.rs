@@ -1,21 +1,18 @@
 //! Runs the `osqueryi` of this machine, one query at a time.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use regex::bytes::Regex;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
 use tokio::sync::mpsc::Sender;
-use tokio::time;
 
-use super::child::{Group, keep_end, read_all};
 use super::judge::{End, judge};
+use super::program::{Bounds, Directory, Ended, Environment, Leash, Program, Running};
 use super::{Answer, Collector};
 use crate::catalog::TableSpec;
 use crate::model::{self, Status};
@@ -32,9 +29,6 @@ const FLAGS: [&str; 5] = [
 /// The environment of the child beside `HOME`; nothing of ours is handed down.
 const ENVIRONMENT: [(&str, &str); 2] =
     [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")];
-
-/// Most that is kept of the error output, in bytes; the end of it.
-const MAX_STDERR: usize = 64 << 10;
 
 static VERSION: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#""version"\s*:\s*"([0-9A-Za-z.+-]{1,40})""#).ok());
@@ -60,33 +54,18 @@ impl Default for OsqueryConfig {
 #[derive(Debug)]
 pub struct OsqueryCollector {
     config: OsqueryConfig,
-}
-
-/// How one run of osqueryi ended.
-#[derive(Debug)]
-struct Run {
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    ended: Ended,
-}
-
-#[derive(Debug)]
-enum Ended {
-    Exit(ExitStatus),
-    Timeout,
-    TooLong,
-    Failed(String),
+    leash: Leash,
 }
 
 impl OsqueryCollector {
     /// A collector of this machine.
     pub fn new(config: OsqueryConfig) -> Self {
-        Self { config }
+        Self { config, leash: Leash::default() }
     }
 
     async fn version(&self) -> Option<String> {
-        let run = self.run("SELECT version FROM osquery_info").await;
-        let found = VERSION.as_ref()?.captures(&run.stdout)?;
+        let (_, stdout, _) = self.run("SELECT version FROM osquery_info").await;
+        let found = VERSION.as_ref()?.captures(&stdout)?;
         Some(String::from_utf8_lossy(&found[1]).into_owned())
     }
 
@@ -110,52 +89,50 @@ impl OsqueryCollector {
         }
     }
 
-    fn judge(&self, run: Run) -> (Status, Vec<u8>, String) {
-        let end = match run.ended {
+    fn judge(&self, (ended, stdout, stderr): (Ended, Vec<u8>, Vec<u8>)) -> (Status, Vec<u8>, String) {
+        let end = match ended {
             Ended::Failed(error) => End::Failed(error),
+            Ended::Stopped => End::Failed("the collection was stopped".to_owned()),
             Ended::Timeout => End::Timeout { seconds: self.config.timeout.as_secs_f64() },
-            Ended::TooLong => End::TooLong { bytes: self.config.max_bytes as u64 },
+            Ended::TooLong(_) => End::TooLong { bytes: self.config.max_bytes as u64 },
             Ended::Exit(status) => End::Exit { success: status.success(), how: status.to_string() },
         };
-        let (status, error) = judge(end, &run.stderr);
+        let (status, error) = judge(end, &stderr);
         let is_no_answer = matches!(status, Status::NotSupported | Status::Timeout);
-        (status, if is_no_answer { Vec::new() } else { run.stdout }, error)
+        (status, if is_no_answer { Vec::new() } else { stdout }, error)
     }
 
-    async fn run(&self, sql: &str) -> Run {
-        let mut run = Run { stdout: Vec::new(), stderr: Vec::new(), ended: Ended::Timeout };
+    /// How it ended, what it printed, and what it said on stderr.
+    async fn run(&self, sql: &str) -> (Ended, Vec<u8>, Vec<u8>) {
         // osqueryi keeps files in a directory of its home: they go with the query, the host stays as it was.
-        let started = tempfile::tempdir().and_then(|home| Ok((self.spawn(sql, home.path())?, home)));
-        let (mut child, _home) = match started {
+        let started = tempfile::tempdir().and_then(|home| Ok((self.start(sql, home.path())?, home)));
+        let (mut running, _home) = match started {
             Ok(started) => started,
             Err(error) => {
                 let program = self.config.program.display();
-                run.ended = Ended::Failed(format!("cannot start `{program}`: {error}"));
-                return run;
+                let why = Ended::Failed(format!("cannot start `{program}`: {error}"));
+                return (why, Vec::new(), Vec::new());
             }
         };
-        // Dropped however this function ends, also when the whole collection is given up, and before the child is reaped.
-        let mut group = Group::new(child.id());
-        let work = watch(&mut child, &mut run.stdout, &mut run.stderr, self.config.max_bytes);
-        if let Ok(ended) = time::timeout(self.config.timeout, work).await {
-            run.ended = ended;
-        }
-        if let Ended::Exit(_) = run.ended {
-            group.is_over();
-        }
-        run
+        let stdout = running.rest().await;
+        let (ended, stderr) = running.end().await;
+        (ended, stdout, stderr)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place that starts osqueryi")]
-    fn spawn(&self, sql: &str, home: &Path) -> io::Result<Child> {
-        let mut command = Command::new(&self.config.program);
-        // A query that starts with a comment would be taken for a flag.
-        command.args(FLAGS).arg(format!(" {}", sql.trim()));
-        command.env_clear().envs(ENVIRONMENT).env("HOME", home).current_dir("/");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        #[cfg(unix)]
-        command.process_group(0);
-        command.spawn()
+    fn start(&self, sql: &str, home: &Path) -> io::Result<Running> {
+        let flags = FLAGS.iter().map(OsString::from);
+        let variables = ENVIRONMENT.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value)));
+        let home = ("HOME".to_owned(), home.as_os_str().to_owned());
+        let program = Program {
+            path: self.config.program.clone(),
+            // A query that starts with a comment would be taken for a flag.
+            args: flags.chain([format!(" {}", sql.trim()).into()]).collect(),
+            environment: Environment::Only(variables.chain([home]).collect()),
+            directory: Directory::Root,
+        };
+        let max = self.config.max_bytes;
+        let bounds = Bounds { timeout: self.config.timeout, bytes: max, line_bytes: max };
+        Running::start(&program, Vec::new(), bounds, &self.leash)
     }
 }
 
@@ -178,6 +155,9 @@ impl Collector for OsqueryCollector {
             let work = async {
                 let version = self.version().await;
                 for table in tables {
+                    if self.leash.is_pulled() {
+                        return;
+                    }
                     let answer = self.answer(table, version.clone()).await;
                     if answers.send(answer).await.is_err() {
                         return;
@@ -191,42 +171,10 @@ impl Collector for OsqueryCollector {
         }
         .boxed()
     }
-}
 
-/// Reads both outputs and waits for the end.
-async fn watch(child: &mut Child, stdout: &mut Vec<u8>, stderr: &mut Vec<u8>, max: usize) -> Ended {
-    let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
-        return Ended::Failed("osqueryi has no output".to_owned());
-    };
-    let (read, drain) = (read_up_to(out, stdout, max), read_end(err, stderr));
-    tokio::pin!(read, drain);
-    let (whole, drained) = tokio::select! {
-        whole = &mut read => (whole, false),
-        () = &mut drain => (read.await, true),
-    };
-    match whole {
-        Err(error) => return Ended::Failed(format!("cannot read what osqueryi says: {error}")),
-        Ok(false) => return Ended::TooLong,
-        Ok(true) if !drained => drain.await,
-        Ok(true) => {}
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        self.leash.pull().boxed()
     }
-    match child.wait().await {
-        Ok(status) => Ended::Exit(status),
-        Err(error) => Ended::Failed(format!("cannot wait for osqueryi: {error}")),
-    }
-}
-
-/// Reads at most `max` bytes and says whether that was all.
-async fn read_up_to(from: impl AsyncRead + Unpin, into: &mut Vec<u8>, max: usize) -> io::Result<bool> {
-    from.take(max as u64 + 1).read_to_end(into).await?;
-    let whole = into.len() <= max;
-    into.truncate(max);
-    Ok(whole)
-}
-
-/// Reads everything and keeps the end of it.
-async fn read_end(from: impl AsyncRead + Unpin, into: &mut Vec<u8>) {
-    read_all(from, |bytes| keep_end(into, bytes, MAX_STDERR)).await;
 }
 
 #[cfg(unix)]

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::variable;
 
 /// `[aws]`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AwsFile {
     /// Profile of `~/.aws/config`.
@@ -41,7 +42,7 @@ impl AwsFile {
 }
 
 /// `[s3]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct S3File {
     /// An endpoint other than AWS's.
@@ -63,7 +64,7 @@ pub struct S3File {
 }
 
 /// `[aws.assume_role]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssumeRoleFile {
     /// The whole ARN of a role.
@@ -81,13 +82,15 @@ pub struct AssumeRoleFile {
 }
 
 /// `[[fleets]]`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FleetFile {
     /// Its name in the store.
     pub name: String,
     /// Whom to ask, as `--targets`.
     pub targets: Vec<String>,
+    /// How to ask, as `--collector`.
+    pub collector: Option<String>,
     /// Profile of `~/.aws/config`.
     pub profile: Option<String>,
     /// Region of the targets.

@@ -24,8 +24,6 @@ pub struct ListedHost {
     pub name: String,
     /// How it is reached.
     pub destination: Destination,
-    /// Whether the line gives it the name: then the host may well call itself something else.
-    pub is_alias: bool,
     /// Where it stands: `FILE:LINE`.
     place: String,
 }
@@ -95,8 +93,8 @@ fn add(list: &mut HostList, by_name: &mut ByName, (file, text): (&str, &str)) ->
             return Err(Error::usage(format!("{}: the line is longer than {LONGEST_LINE} bytes", place())));
         }
         let hosts = if is_config { of_config(line, at + 1, &mut unused) } else { of_list(line) };
-        for (name, destination, is_alias) in hosts.map_err(|error| at_line(error, &place()))? {
-            let host = ListedHost { name, destination, is_alias, place: place() };
+        for (name, destination) in hosts.map_err(|error| at_line(error, &place()))? {
+            let host = ListedHost { name, destination, place: place() };
             if !keep(list, by_name, host)? {
                 twice.push(at + 1);
             }
@@ -137,8 +135,8 @@ fn at_line(error: Error, place: &str) -> Error {
     }
 }
 
-/// Name, destination, whether the name was given.
-type Entry = (String, Destination, bool);
+/// Name and destination.
+type Entry = (String, Destination);
 
 /// A line of a plain list: at most one host.
 fn of_list(line: &str) -> Result<Vec<Entry>> {
@@ -152,10 +150,10 @@ fn of_list(line: &str) -> Result<Vec<Entry>> {
             .hint("one host a line; or, as in an OpenSSH configuration, lines that begin with `Host`"));
     }
     if let Some((alias, place)) = text.split_once('=') {
-        return Ok(vec![(checked_name(alias)?.to_owned(), place.parse()?, true)]);
+        return Ok(vec![(checked_name(alias)?.to_owned(), place.parse()?)]);
     }
     let destination: Destination = text.parse()?;
-    Ok(vec![(destination.name(), destination, false)])
+    Ok(vec![(destination.name(), destination)])
 }
 
 /// Comments begin a line or follow a blank.
@@ -204,7 +202,7 @@ fn of_config(line: &str, at: usize, unused: &mut Unused) -> Result<Vec<Entry>> {
             continue;
         }
         let destination: Destination = pattern.parse()?;
-        entries.push((pattern.to_owned(), destination, false));
+        entries.push((pattern.to_owned(), destination));
     }
     Ok(entries)
 }

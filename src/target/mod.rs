@@ -5,20 +5,25 @@
 
 mod asg;
 mod hosts;
+mod listed;
 mod managed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 pub use self::asg::Lifecycles;
 pub use self::hosts::{HostList, ListedHost, hosts_of_files};
+pub use self::listed::Listing;
 use crate::aws::Aws;
 use crate::error::{Error, Result};
-use crate::model::{KnownHost, Status};
+use crate::model::{Destination, KnownHost, Status};
 
 /// Longest name of a group, a tag or an instance.
 const LONGEST_NAME: usize = 256;
+/// Longest command.
+const LONGEST_COMMAND: usize = 4096;
 
 /// What `--targets` says.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,14 +36,34 @@ pub enum TargetSpec {
     Tag(String, String),
     /// One instance, for instance one that was taken out of its group.
     Instance(String),
-    /// The hosts of a file, over SSH; `-` is standard input.
+    /// The hosts of a file; `-` is standard input.
     Hosts(String),
+    /// The hosts that a command lists.
+    Exec(String),
+    /// The hosts that the program `diffy-target-NAME` lists for an argument.
+    Plugin(String, String),
 }
 
 impl TargetSpec {
+    /// The forms, and whom each names.
+    pub const FORMS: [(&str, &str); 7] = [
+        ("local", "this machine"),
+        ("asg:NAME", "the instances of an Auto Scaling Group"),
+        ("tag:KEY=VALUE", "the instances that Systems Manager knows with this tag"),
+        ("instance:ID", "one instance"),
+        ("hosts:FILE", "the hosts of a file"),
+        ("exec:COMMAND", "the hosts that a command lists"),
+        ("NAME:ARGUMENT", "the hosts that the program diffy-target-NAME lists"),
+    ];
+
     /// Whether AWS is asked who the hosts are.
     pub fn is_aws(&self) -> bool {
         matches!(self, Self::Asg(_) | Self::Tag(..) | Self::Instance(_))
+    }
+
+    /// Whether a file or a program of the user lists the hosts.
+    pub fn is_listed(&self) -> bool {
+        matches!(self, Self::Hosts(_) | Self::Exec(_) | Self::Plugin(..))
     }
 }
 
@@ -49,7 +74,8 @@ impl FromStr for TargetSpec {
         // The command line shows the message of an error and no hint.
         let unknown = || {
             Error::usage(format!(
-                "`{}` names no targets; use `local`, `asg:NAME`, `tag:KEY=VALUE`, `instance:ID` or `hosts:FILE`",
+                "`{}` names no targets; use `local`, `asg:NAME`, `tag:KEY=VALUE`, `instance:ID`, `hosts:FILE`, \
+                 `exec:COMMAND` or `PLUGIN:ARGUMENT`",
                 text.escape_debug()
             ))
         };
@@ -60,7 +86,8 @@ impl FromStr for TargetSpec {
         if kind == "hosts" && !name.is_empty() {
             return Ok(Self::Hosts(name.to_owned()));
         }
-        if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+        let longest = if kind == "exec" { LONGEST_COMMAND } else { LONGEST_NAME };
+        if name.is_empty() || name.len() > longest || name.chars().any(char::is_control) {
             return Err(unknown());
         }
         match kind {
@@ -76,6 +103,8 @@ impl FromStr for TargetSpec {
                 }
                 _ => Err(unknown()),
             },
+            "exec" => Ok(Self::Exec(command(name)?)),
+            _ if is_plugin_name(kind) => Ok(Self::Plugin(kind.to_owned(), name.to_owned())),
             _ => Err(unknown()),
         }
     }
@@ -88,9 +117,32 @@ impl fmt::Display for TargetSpec {
             Self::Asg(name) => write!(f, "asg:{name}"),
             Self::Tag(key, value) => write!(f, "tag:{key}={value}"),
             Self::Instance(id) => write!(f, "instance:{id}"),
+            Self::Exec(command) => write!(f, "exec:{command}"),
+            Self::Plugin(name, argument) => write!(f, "{name}:{argument}"),
             Self::Hosts(file) => write!(f, "hosts:{file}"),
         }
     }
+}
+
+/// A command that can be taken apart as a shell does.
+///
+/// # Errors
+/// A quote is open, or there is no word.
+pub fn command(text: &str) -> Result<String> {
+    match shell_words::split(text) {
+        Ok(words) if words.first().is_some_and(|word| !word.is_empty()) => Ok(text.to_owned()),
+        Ok(_) => Err(Error::usage("`exec:` needs a command")),
+        Err(_) => Err(Error::usage(format!("a quote is open in the command `{}`", text.escape_debug()))),
+    }
+}
+
+/// Whether a plugin may have this name: `a-z`, `0-9` and, not at the ends, `-`; at most 40.
+pub fn is_plugin_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=40).contains(&name.len())
+        && name.bytes().all(is_plain)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }
 
 /// Whether a text has the form of the id of an EC2 instance (`i-` and 8 or 17 hex digits) or of a managed node outside
@@ -109,6 +161,8 @@ pub fn is_instance_id(text: &str) -> bool {
 pub struct TargetHost {
     /// Its name, and what the inventory knows of it.
     pub known: KnownHost,
+    /// Where it is reached, where that is not its name.
+    pub address: Option<Destination>,
     /// Why it cannot be asked, where that is known beforehand.
     pub unreachable: Option<(Status, String)>,
 }
@@ -116,7 +170,16 @@ pub struct TargetHost {
 impl TargetHost {
     /// A host of which nothing but its name is known.
     pub fn new(name: &str) -> Self {
-        Self { known: KnownHost::new(name), unreachable: None }
+        Self { known: KnownHost::new(name), address: None, unreachable: None }
+    }
+
+    /// A host that is reached at an address, which is a name of its own. The end of a tunnel here is not the host's.
+    pub fn at(name: &str, address: Destination) -> Self {
+        let place = &address.host;
+        let is_here = place == "localhost" || place.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let names = if is_here { Vec::new() } else { vec![place.clone()] };
+        let known = KnownHost { names, ..KnownHost::new(name) };
+        Self { known, address: Some(address), unreachable: None }
     }
 }
 
@@ -172,7 +235,11 @@ async fn named(aws: &Aws, targets: &[TargetSpec]) -> Result<BTreeMap<String, Tar
                 let tagged = managed::tagged(aws, (key, value)).await?;
                 hosts.extend(tagged.into_iter().map(|host| (host.known.name.clone(), host)));
             }
-            TargetSpec::Asg(_) | TargetSpec::Local | TargetSpec::Hosts(_) => {}
+            TargetSpec::Asg(_)
+            | TargetSpec::Local
+            | TargetSpec::Hosts(_)
+            | TargetSpec::Exec(_)
+            | TargetSpec::Plugin(..) => {}
         }
     }
     Ok(hosts)
@@ -224,6 +291,8 @@ mod tests {
             "asg:a:b",
             "tag:Role=web",
             "instance:i-0123456789abcdef0",
+            "exec:./list 'a b'",
+            "gcp:p1",
             "hosts:a/b.txt",
             "hosts:-",
         ] {
@@ -233,11 +302,23 @@ mod tests {
 
     #[test]
     fn what_is_no_target_is_refused_with_the_forms() {
-        for text in
-            ["", "web", "asg:", "tag:Role", "tag:Role=", "tag:=x", "instance:web-1", "host:a", "asg:a\u{7}"]
-        {
+        for text in [
+            "",
+            "web",
+            "asg:",
+            "tag:Role",
+            "tag:Role=",
+            "tag:=x",
+            "instance:web-1",
+            "Host:a",
+            "a-:b",
+            "asg:a\u{7}",
+        ] {
             let error = text.parse::<TargetSpec>().unwrap_err();
             assert!(error.to_string().contains(';'), "{text}: {error}");
+        }
+        for text in ["exec:'a", "exec: ", "exec:''"] {
+            assert!(text.parse::<TargetSpec>().is_err(), "{text}");
         }
     }
 

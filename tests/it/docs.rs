@@ -93,6 +93,7 @@ fn the_schemas_are_those_of_the_types() {
         ("analysis.json", schema_of::<Analysis>("What `diffy analyze --format json` prints")),
         ("finding.json", schema_of::<Flat<'_>>("A line of `diffy analyze --format ndjson`")),
         ("manifest.json", schema_of::<Manifest>("The manifest of a snapshot in a store")),
+        ("diffy.toml.json", diffy::config::schema()),
     ] {
         check(&format!("docs/schemas/{file}"), &schema);
     }

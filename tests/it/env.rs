@@ -302,6 +302,18 @@ fn set_up_python() -> PathBuf {
     target.join("test-venv/bin/python")
 }
 
+/// Has these programs of Debian on `PATH`: `tests/setup-debian` installs what is missing.
+///
+/// # Panics
+/// They cannot be had: whatever needs them was not tested, which must not look like success.
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "tests start programs")]
+pub(crate) fn set_up_debian(programs: &[&str]) {
+    let setup = Command::new(root().join("tests/setup-debian")).args(programs).stdin(Stdio::null()).output();
+    let setup = setup.unwrap_or_else(|error| panic!("cannot run tests/setup-debian: {error}"));
+    assert!(setup.status.success(), "tests/setup-debian failed:\n{}", String::from_utf8_lossy(&setup.stderr));
+}
+
 /// Runs a Python program with these arguments, which must succeed, and returns its stdout.
 #[track_caller]
 pub(crate) fn run_python(env: &TestEnv, program: &str, args: &[&str]) -> String {

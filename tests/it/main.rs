@@ -9,6 +9,7 @@ mod aws;
 mod cli;
 #[cfg(feature = "ballista")]
 mod cluster;
+mod config;
 mod ddl;
 mod detection;
 mod docs;
@@ -20,6 +21,7 @@ mod kill;
 mod many;
 mod report;
 mod s3;
+mod scheduling;
 mod ssh;
 mod store;
 mod tidy;

@@ -43,10 +43,12 @@ const LANDLORDS: &[(&str, &[&str])] = &[
     // The command line and the terminal.
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/mod.rs"]),
+    ("clap_mangen", &["cli/man.rs"]),
     ("indicatif", &["cli/"]),
     ("rustyline", &["cli/prompt.rs"]),
     ("terminal_size", &["cli/output.rs"]),
-    ("shell_words", &["cli/collect/gather.rs", "cli/report.rs"]),
+    // Commands that the user names are taken apart; commands for the user are put together.
+    ("shell_words", &["cli/collect/gather.rs", "cli/plugins/found.rs", "cli/report.rs", "target/mod.rs"]),
     ("tracing_subscriber", &["cli/mod.rs"]),
     ("mimalloc", &["main.rs"]),
     ("comfy_table", &["report/grid.rs"]),
@@ -74,12 +76,12 @@ const LANDLORDS: &[(&str, &[&str])] = &[
         &[
             "cli/mod.rs",
             "main.rs",
-            "collect/osquery.rs",
+            "collect/program.rs",
             "collect/native/processes.rs",
             "collect/ssh/session.rs",
         ],
     ),
-    ("tokio::process", &["collect/osquery.rs", "collect/ssh/session.rs"]),
+    ("tokio::process", &["collect/program.rs", "collect/ssh/session.rs"]),
     // `cli/collect/` asks for the name of this machine.
     ("rustix", &["collect/", "config.rs", "cli/collect/mod.rs"]),
     ("procfs", &["collect/native/"]),
@@ -132,7 +134,7 @@ const LANDLORDS: &[(&str, &[&str])] = &[
     ("polars", &["analyze/score.rs"]),
     ("roaring", &["analyze/", "engine/functions.rs", "engine/identities.rs", "ingest/prevalence.rs"]),
     // Batches: whoever makes, reads or shows rows. `cli/query.rs` makes the table of baselines, `cli/report.rs` reads
-    // what hosts answered.
+    // what hosts answered, `cli/plugins/` makes the table of plugins.
     (
         "datafusion::arrow",
         &[
@@ -147,15 +149,31 @@ const LANDLORDS: &[(&str, &[&str])] = &[
             "report/",
             "cli/query.rs",
             "cli/report.rs",
+            "cli/plugins/mod.rs",
         ],
     ),
     // What hosts say is parsed in `decode/`, and nowhere else; the others read and write what is ours.
-    ("serde_json::from_", &["decode/", "store/", "analyze/known.rs", "engine/cluster/", "ingest/batches.rs"]),
+    // Lines of plugins are no rows: their rows go on to `decode/` unread.
+    (
+        "serde_json::from_",
+        &[
+            "decode/",
+            "store/",
+            "analyze/known.rs",
+            "collect/plugin/",
+            "engine/cluster/",
+            "ingest/batches.rs",
+            "target/listed.rs",
+        ],
+    ),
     // The keys of the first row of a chunk that `decode` has made valid.
     ("serde_json::Deserializer", &["decode/", "ingest/receive.rs"]),
     ("csv", &["report/batches.rs", "simulate/bundled.rs"]),
     // Schemas of what is written, beside the types that are.
-    ("schemars", &["model/", "report/analysis.rs", "report/schemas.rs", "store/manifest.rs"]),
+    (
+        "schemars",
+        &["config.rs", "config/", "model/", "report/analysis.rs", "report/schemas.rs", "store/manifest.rs"],
+    ),
     ("serde_sarif", &["report/sarif/"]),
     ("toml", &["catalog/", "config.rs", "analyze/suppress/file.rs"]),
     // Patterns over what hosts say: regex is linear in time, and each place bounds its input.

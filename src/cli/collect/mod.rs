@@ -2,6 +2,8 @@
 
 mod gather;
 mod interrupt;
+mod listed;
+mod named;
 mod plan;
 mod remote;
 mod ssh;
@@ -11,11 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::ValueEnum;
-
+use self::named::{CollectorName, CollectorParser, CollectorSpec};
 use self::plan::{Plan, plans};
 use super::output::{print, print_error};
-use super::{App, Outcome};
+use super::{App, Outcome, plugins};
 use crate::collect::Collector;
 use crate::collect::native::{NativeCollector, NativeConfig};
 use crate::collect::osquery::{OsqueryCollector, OsqueryConfig};
@@ -38,15 +39,15 @@ pub(super) struct Args {
     /// The set of hosts that should be alike [default: the group, if the target is one] [env: DIFFY_FLEET]
     #[arg(long)]
     fleet: Option<Fleet>,
-    /// Whom to ask, may be repeated: local, asg:NAME, tag:KEY=VALUE, instance:ID, hosts:FILE (one a line; - is stdin) [default: those of the fleet in diffy.toml, else local]
+    /// Whom to ask, may be repeated: local, asg:NAME, tag:KEY=VALUE, instance:ID, hosts:FILE (one a line; - is stdin), exec:COMMAND, or NAME:ARGUMENT for the program diffy-target-NAME [default: those of the fleet in diffy.toml, else local]
     #[arg(long, value_name = "SPEC")]
     targets: Vec<TargetSpec>,
     /// Collect every fleet of diffy.toml, one after the other; one that fails does not stop the others
     #[arg(long, conflicts_with_all = ["fleet", "targets"])]
     all: bool,
-    /// How to ask [default: ssm in AWS; ssh for hosts:FILE; here osquery if osqueryi is on PATH, else native]
-    #[arg(long, value_enum)]
-    collector: Option<CollectorName>,
+    /// How to ask [default: ssm in AWS; ssh for hosts that a file or a program lists; here osquery if osqueryi is on PATH, else native]
+    #[arg(long, value_name = "COLLECTOR", value_parser = CollectorParser)]
+    collector: Option<CollectorSpec>,
     /// The osqueryi program of this machine [default: the one on PATH]
     #[arg(long, value_name = "FILE")]
     osqueryi: Option<PathBuf>,
@@ -65,6 +66,9 @@ pub(super) struct Args {
     /// Time limit of one query on one host, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     timeout: u64,
+    /// Time limit of a program that lists targets, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    target_timeout: u64,
     /// Time limit of all queries together on a host far away, in seconds; what did not start by then is reported
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     host_timeout: u64,
@@ -93,18 +97,6 @@ pub(super) struct Args {
     /// The account of the targets; the role's name stands in diffy.toml
     #[arg(long, help_heading = "AWS options", value_name = "ID", conflicts_with = "role_arn")]
     account: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum CollectorName {
-    /// osqueryi on this machine, one query at a time.
-    Osquery,
-    /// No osquery needed: /proc and files of this Linux machine.
-    Native,
-    /// Systems Manager Run Command: osquery on instances in AWS.
-    Ssm,
-    /// Your own OpenSSH client: osquery on hosts of a file, or this diffy where there is none.
-    Ssh,
 }
 
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
@@ -158,8 +150,8 @@ async fn one(app: &App, args: &Args, plan: Plan) -> Result<Outcome> {
     let fleet = plan.fleet.clone();
     let finished = if plan.is_aws() {
         Box::pin(remote::collect_from_aws(app, args, plan)).await
-    } else if plan.is_ssh() {
-        Box::pin(ssh::collect_over_ssh(app, args, plan)).await
+    } else if plan.is_listed() {
+        Box::pin(listed::collect_listed(app, args, plan)).await
     } else {
         collect_here(app, args, plan).await
     };
@@ -175,10 +167,10 @@ async fn one(app: &App, args: &Args, plan: Plan) -> Result<Outcome> {
 }
 
 async fn collect_here(app: &App, args: &Args, plan: Plan) -> Result<Finished> {
-    let collector = local_collector(app, args)?;
+    let hosts = vec![TargetHost::new(&args.host.clone().unwrap_or_else(host_name))];
+    let collector = local_collector(app, args, (plan.collector.as_ref(), &hosts))?;
     let store = app.open_or_create_store().await?;
-    let host = args.host.clone().unwrap_or_else(host_name);
-    collect(app, &store, collection(app, args, plan, (collector, vec![TargetHost::new(&host)]))).await
+    collect(app, &store, collection(app, args, plan, (collector, hosts))).await
 }
 
 fn collection(
@@ -215,14 +207,25 @@ pub(super) fn fleet(app: &App, flag: Option<Fleet>) -> Result<Fleet> {
     }
 }
 
-fn local_collector(app: &App, args: &Args) -> Result<Arc<dyn Collector>> {
+fn local_collector(
+    app: &App,
+    args: &Args,
+    (collector, hosts): (Option<&CollectorSpec>, &[TargetHost]),
+) -> Result<Arc<dyn Collector>> {
     let timeout = Duration::from_secs(args.timeout.max(1));
     let found = args.osqueryi.clone().or_else(|| on_path(app, "osqueryi"));
-    let name = args.collector.unwrap_or(if found.is_some() {
-        CollectorName::Osquery
-    } else {
-        CollectorName::Native
-    });
+    let name = match collector {
+        Some(CollectorSpec::BuiltIn(name)) => *name,
+        Some(CollectorSpec::Exec(command)) => {
+            return Ok(listed::through(plugins::command(app, command)?, args, hosts));
+        }
+        Some(CollectorSpec::Plugin(name)) => {
+            let plugin = plugins::plugin(app, plugins::Kind::Collector, name)?;
+            return Ok(listed::through(plugin, args, hosts));
+        }
+        None if found.is_some() => CollectorName::Osquery,
+        None => CollectorName::Native,
+    };
     match (name, found) {
         (CollectorName::Native, _) => {
             Ok(Arc::new(NativeCollector::new(NativeConfig { timeout, ..NativeConfig::default() })))

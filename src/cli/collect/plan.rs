@@ -1,9 +1,10 @@
 //! What to collect: flags, environment and configuration made into one plan for each fleet.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::super::App;
-use super::Args;
+use super::{Args, CollectorSpec};
 use crate::aws::{AssumeRole, AwsSettings, partition};
 use crate::catalog::TableSpec;
 use crate::config::{AssumeRoleFile, FleetFile};
@@ -19,6 +20,8 @@ const SESSION_NAME: usize = 64;
 pub(super) struct Plan {
     pub(super) fleet: Fleet,
     pub(super) targets: Vec<TargetSpec>,
+    /// How to ask them, where somebody says.
+    pub(super) collector: Option<CollectorSpec>,
     pub(super) states: Lifecycles,
     pub(super) tables: Vec<TableSpec>,
     /// Who to be where the targets are.
@@ -31,8 +34,8 @@ impl Plan {
         self.targets.iter().any(TargetSpec::is_aws)
     }
 
-    pub(super) fn is_ssh(&self) -> bool {
-        self.targets.iter().any(|target| matches!(target, TargetSpec::Hosts(_)))
+    pub(super) fn is_listed(&self) -> bool {
+        self.targets.iter().any(TargetSpec::is_listed)
     }
 }
 
@@ -70,6 +73,7 @@ fn single(app: &App, args: &Args) -> Result<Plan> {
     Ok(Plan {
         fleet,
         targets: checked(targets)?,
+        collector: args.collector.clone(),
         states: Lifecycles { standby: args.include_standby, terminating: args.include_terminating },
         tables: tables(app, &args.tables)?,
         aws: settings(app, (None, args.region.clone()), role),
@@ -95,6 +99,7 @@ fn of_file(app: &App, args: &Args, file: &FleetFile) -> Result<Plan> {
     Ok(Plan {
         fleet: file.name.parse().map_err(of_fleet)?,
         targets: checked(targets.map_err(of_fleet)?).map_err(of_fleet)?,
+        collector: collector(args, file).map_err(of_fleet)?,
         states: Lifecycles {
             standby: args.include_standby || file.include_standby,
             terminating: args.include_terminating || file.include_terminating,
@@ -103,6 +108,13 @@ fn of_file(app: &App, args: &Args, file: &FleetFile) -> Result<Plan> {
         aws: settings(app, (file.profile.clone(), region), role),
         min_success: percentage(args.min_success.or(file.min_success)).map_err(of_fleet)?,
     })
+}
+
+fn collector(args: &Args, file: &FleetFile) -> Result<Option<CollectorSpec>> {
+    match &args.collector {
+        Some(collector) => Ok(Some(collector.clone())),
+        None => file.collector.as_deref().map(str::parse).transpose(),
+    }
 }
 
 fn percentage(min_success: Option<f64>) -> Result<f64> {
@@ -117,18 +129,14 @@ fn percentage(min_success: Option<f64>) -> Result<f64> {
 fn checked(mut targets: Vec<TargetSpec>) -> Result<Vec<TargetSpec>> {
     targets.sort();
     targets.dedup();
-    let remote = targets.iter().filter(|target| target.is_aws()).count();
-    let listed = targets.iter().filter(|target| matches!(target, TargetSpec::Hosts(_))).count();
-    if listed > 0 && listed < targets.len() {
-        return Err(Error::usage("hosts of a file and other targets do not go into one collection")
-            .hint("collect them one after the other; both can be of the same fleet"));
-    }
-    match (targets.len(), remote) {
-        (0, _) => Err(Error::usage("there are no targets").hint("`--targets asg:NAME` names some")),
-        (all, remote) if remote > 0 && remote < all => {
-            Err(Error::usage("`local` and targets in AWS do not go into one collection")
-                .hint("collect them one after the other; both can be of the same fleet"))
-        }
+    let kinds: BTreeSet<(bool, bool)> =
+        targets.iter().map(|target| (target.is_aws(), target.is_listed())).collect();
+    match kinds.len() {
+        0 => Err(Error::usage("there are no targets").hint("`--targets asg:NAME` names some")),
+        2.. => Err(Error::usage(
+            "`local`, targets in AWS and hosts that a file or a program lists do not go into one collection",
+        )
+        .hint("collect them one after the other; all can be of the same fleet")),
         _ => Ok(targets),
     }
 }

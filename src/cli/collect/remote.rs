@@ -11,7 +11,7 @@ use super::super::App;
 use super::gather::{Epilogue, collect};
 use super::interrupt::unless_interrupted;
 use super::plan::Plan;
-use super::{Collection, CollectorName, bounded, collection};
+use super::{Collection, CollectorName, CollectorSpec, bounded, collection};
 use crate::aws::{AssumeRole, Aws, AwsSettings, partition};
 use crate::collect::remote::{Bootstrap, BootstrapKind, HostLimits};
 use crate::collect::ssm::{Large, Place, RUN_SHELL_SCRIPT, SsmCollector, SsmConfig};
@@ -81,7 +81,7 @@ enum Kind {
 
 /// Collects one fleet through Systems Manager.
 pub(super) async fn collect_from_aws(app: &App, args: &super::Args, plan: Plan) -> Result<Finished> {
-    if args.collector.is_some_and(|name| name != CollectorName::Ssm) {
+    if plan.collector.as_ref().is_some_and(|name| *name != CollectorSpec::BuiltIn(CollectorName::Ssm)) {
         return Err(Error::usage("instances in AWS are asked through `--collector ssm`")
             .hint("leave `--collector` out"));
     }

@@ -1,5 +1,6 @@
-//! Collecting the hosts of files over SSH: the list, the client, the program for hosts without osquery.
+//! Asking hosts over SSH: the client, and the program for hosts without osquery.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +8,14 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::super::App;
-use super::gather::collect;
-use super::interrupt::unless_interrupted;
 use super::plan::Plan;
-use super::{Collection, CollectorName, bounded, collection, on_path};
+use super::{bounded, on_path};
+use crate::catalog::TableSpec;
+use crate::collect::Collector;
 use crate::collect::remote::HostLimits;
 use crate::collect::ssh::{Client, HostKeys, Program, SshCollector, SshConfig};
 use crate::error::{Error, Result};
-use crate::ingest::Finished;
-use crate::model::KnownHost;
-use crate::target::{ListedHost, TargetHost, TargetSpec, hosts_of_files};
+use crate::target::TargetHost;
 
 /// The program that runs, wherever it was started from.
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -53,49 +52,28 @@ enum Keys {
     Config,
 }
 
-/// Collects one fleet over SSH.
-pub(super) async fn collect_over_ssh(app: &App, args: &super::Args, plan: Plan) -> Result<Finished> {
-    if args.collector.is_some_and(|name| name != CollectorName::Ssh) {
-        return Err(Error::usage("hosts of a file are asked through `--collector ssh`")
-            .hint("leave `--collector` out"));
-    }
-    let program = on_path(app, "ssh").ok_or_else(|| {
-        Error::usage("there is no `ssh` on PATH").hint("Diffy uses your own OpenSSH client; install one")
-    })?;
-    let files: Vec<&str> = plan.targets.iter().filter_map(file).collect();
-    let list = hosts_of_files(&files)?;
-    list.warnings.iter().for_each(|warning| app.output.warn(warning));
-    let hosts: Vec<TargetHost> = list.hosts.iter().map(known).collect();
-    let places = list.hosts.into_iter().map(|host| (host.name, host.destination)).collect();
-    let config = config(app, args, program)?;
-    let config = SshConfig { hosts: places, ..config };
-    config.check(&plan.tables)?;
-    tell(app, &plan, (hosts.len(), &config));
-    let store = Box::pin(unless_interrupted(app.open_or_create_store())).await?;
-    let collector = Arc::new(SshCollector::new(config));
-    let collection: Collection = collection(app, args, plan, (collector, hosts));
-    collect(app, &store, collection).await
-}
-
-fn file(target: &TargetSpec) -> Option<&str> {
-    match target {
-        TargetSpec::Hosts(file) => Some(file),
-        _ => None,
-    }
-}
-
-/// What the list knows of a host: its names are its own, so that they do not tell it from the others. The end of a
-/// tunnel here is not the host's.
-fn known(host: &ListedHost) -> TargetHost {
-    let place = &host.destination.host;
-    let is_here =
-        place == "localhost" || place.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    let names = if is_here { Vec::new() } else { vec![place.clone()] };
-    TargetHost { known: KnownHost { names, ..KnownHost::new(&host.name) }, unreachable: None }
+/// The collector of these hosts.
+pub(super) fn collector(
+    app: &App,
+    plan: &Plan,
+    config: SshConfig,
+    hosts: &[TargetHost],
+) -> Arc<dyn Collector> {
+    // Who has neither an address nor a name that could be one is told so when it is asked.
+    let place = |host: &TargetHost| {
+        let place = host.address.clone().or_else(|| host.known.name.parse().ok())?;
+        Some((host.known.name.clone(), place))
+    };
+    let config = SshConfig { hosts: hosts.iter().filter_map(place).collect(), ..config };
+    tell(app, plan, (hosts.len(), &config));
+    Arc::new(SshCollector::new(config))
 }
 
 /// All but the hosts.
-fn config(app: &App, args: &super::Args, program: PathBuf) -> Result<SshConfig> {
+pub(super) fn config(app: &App, args: &super::Args, tables: &[TableSpec]) -> Result<SshConfig> {
+    let program = on_path(app, "ssh").ok_or_else(|| {
+        Error::usage("there is no `ssh` on PATH").hint("Diffy uses your own OpenSSH client; install one")
+    })?;
     let ssh = &args.ssh;
     let query_seconds = bounded("--timeout", args.timeout, LONGEST_SECONDS)?;
     let host_seconds = bounded("--host-timeout", args.host_timeout, LONGEST_SECONDS)?;
@@ -105,7 +83,7 @@ fn config(app: &App, args: &super::Args, program: PathBuf) -> Result<SshConfig> 
         Keys::Config => HostKeys::AsConfigured,
     };
     let pushed = ssh.push_binary.as_deref().map(|path| pushed(app, path)).transpose()?;
-    Ok(SshConfig {
+    let config = SshConfig {
         client: Client {
             program,
             config: ssh.ssh_config.clone(),
@@ -116,8 +94,10 @@ fn config(app: &App, args: &super::Args, program: PathBuf) -> Result<SshConfig> 
         limits: HostLimits { query_seconds, host_seconds, ..HostLimits::default() },
         largest: args.largest_answer.saturating_mul(1 << 20),
         program: pushed,
-        hosts: std::collections::HashMap::new(),
-    })
+        hosts: HashMap::new(),
+    };
+    config.check(tables)?;
+    Ok(config)
 }
 
 /// Reads the program to be brought, and says what hosts need for it.

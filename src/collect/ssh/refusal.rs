@@ -10,7 +10,8 @@ const SSH_FAILED: i32 = 255;
 
 /// What `ssh` says when it could not connect or log in, and what that means. The first that is found counts; none of
 /// them advises to believe a key that nobody has checked.
-const SSH_SAYS: [(&[&str], &str); 15] = [
+const SSH_SAYS: [(&[&str], &str); 16] = [
+    (&[" closed by remote host."], "the connection broke right after the login"),
     (
         &["has changed and you have requested strict checking", "REMOTE HOST IDENTIFICATION HAS CHANGED"],
         "its host key is another one than known_hosts has: a new installation, or somebody in between; nothing was sent; compare the fingerprint with the console's or the image's before that line is replaced",
@@ -33,7 +34,7 @@ const SSH_SAYS: [(&[&str], &str); 15] = [
     ),
     (&["Connection refused"], "connection refused: no SSH server listens there, or a firewall says no"),
     (
-        &["Connection timed out", "Operation timed out", "timed out during banner exchange"],
+        &["timed out"],
         "no connection in time: the host is down, a firewall drops packets, or what listens there does not speak SSH",
     ),
     (&["Could not resolve hostname", "Name or service not known"], "its name does not resolve"),
@@ -259,6 +260,11 @@ mod tests {
                 "does not resolve",
             ),
             ("something new\u{1b}[2J\n", Status::Undeliverable, "says: something new\\u{1b}[2J"),
+            (
+                "Connection to web closed by remote host.\n",
+                Status::Undeliverable,
+                "broke right after the login",
+            ),
             ("", Status::Undeliverable, "says: nothing"),
         ] {
             let (found, why) = explain(&heard(End::Exit(Some(255)), false, stderr), "", (30, 60));

@@ -23,6 +23,8 @@ const MOST_BEFORE: usize = 192 << 10;
 const FREE: usize = 1 << 20;
 /// Most that is kept of the error output, in bytes; the end of it.
 const MAX_STDERR: usize = 16 << 10;
+/// How often what looks like the end of a head is tried to be read: a login may print such a line, too.
+const HEAD_TRIES: u32 = 16;
 /// How long `ssh` may take to end once all is said, and a host that is told to stop.
 const ENDING: Duration = Duration::from_secs(5);
 /// How long the last words of `ssh` are waited for: a connection that stays behind for jumps may hold the pipe.
@@ -109,7 +111,7 @@ impl Run<'_> {
         let mut helpers = JoinSet::new();
         helpers.spawn(feed(stdin, self.script.clone(), taken));
         helpers.spawn(words.clone().listen(stderr));
-        let mut listener = Listener { run: self, heard, head: None, orders: Some(orders), has_asked: false };
+        let mut listener = Listener::new(self, heard, orders);
         let early = listener.listen(stdout).await;
         let Listener { mut heard, orders, .. } = listener;
         // Closing stdin tells the script to end, if it has not.
@@ -202,9 +204,28 @@ struct Listener<'a> {
     orders: Option<mpsc::Sender<Order>>,
     /// Whether the script has asked for the program.
     has_asked: bool,
+    /// Where the line that is not whole yet begins, and how far its end has been looked for: no byte is read twice,
+    /// however small the pieces are that a host sends.
+    line: usize,
+    looked: usize,
+    /// How often the head may still be tried.
+    tries: u32,
 }
 
-impl Listener<'_> {
+impl<'a> Listener<'a> {
+    fn new(run: Run<'a>, heard: Heard, orders: mpsc::Sender<Order>) -> Self {
+        Self {
+            run,
+            heard,
+            head: None,
+            orders: Some(orders),
+            has_asked: false,
+            line: 0,
+            looked: 0,
+            tries: HEAD_TRIES,
+        }
+    }
+
     /// Reads until the end of the answer or of the output; else says why no further.
     async fn listen(&mut self, mut stdout: ChildStdout) -> Option<End> {
         let mut deadline = Instant::now() + self.run.login;
@@ -238,8 +259,8 @@ impl Listener<'_> {
         }
         self.heard.stdout.extend_from_slice(bytes);
         if self.head.is_none() {
-            self.look_for_signs();
-            if let Some(end) = self.look_for_head().await {
+            let may_have_head = self.look_for_signs();
+            if may_have_head && let Some(end) = self.look_for_head().await {
                 return Some(Some(end));
             }
         }
@@ -252,24 +273,32 @@ impl Listener<'_> {
         is_whole.then_some(None)
     }
 
-    /// The lines that the script says before its head.
-    fn look_for_signs(&mut self) {
-        let here = format!("DIFFY1-HERE {}", self.run.nonce);
-        let push = format!("DIFFY1-PUSH {} ", self.run.nonce);
-        let whole = self.heard.stdout.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
-        let mut asked = None;
-        for line in self.heard.stdout[..whole].split(|byte| *byte == b'\n') {
+    /// Reads the new lines; whether one of them may end the head.
+    fn look_for_signs(&mut self) -> bool {
+        let (here, push) =
+            (format!("DIFFY1-HERE {}", self.run.nonce), format!("DIFFY1-PUSH {} ", self.run.nonce));
+        let end = format!("DIFFY1-END {}", self.run.nonce);
+        let said = &self.heard.stdout;
+        let (mut ends_head, mut asked) = (false, None);
+        while let Some(length) = said[self.looked..].iter().position(|byte| *byte == b'\n') {
+            let line = &said[self.line..self.looked + length];
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             self.heard.is_there |= line == here.as_bytes();
+            ends_head |= line == b"data" || line == end.as_bytes();
             asked = asked.or(line.strip_prefix(push.as_bytes()));
+            self.looked += length + 1;
+            self.line = self.looked;
         }
-        let (Some(asked), false) = (asked, self.has_asked) else { return };
-        self.has_asked = true;
-        let order = order(self.run.program, asked);
-        if let Some(orders) = &self.orders {
+        self.looked = said.len();
+        if let (Some(asked), false) = (asked, self.has_asked) {
+            self.has_asked = true;
+            let order = order(self.run.program, asked);
             // There is room: it is the first and the only one.
-            let _ = orders.try_send(order);
+            let _ = self.orders.as_ref().map(|orders| orders.try_send(order));
         }
+        let may_try = ends_head && self.tries > 0;
+        self.tries -= u32::from(may_try);
+        may_try
     }
 
     /// Reads the head as soon as it is there, and waits for room for what it announces.
@@ -310,4 +339,88 @@ fn ends_with_mark(said: &[u8], nonce: &str) -> bool {
     let end = format!("DIFFY1-END {nonce}");
     let said = said.strip_suffix(b"\n").unwrap_or_default();
     said.strip_suffix(b"\r").unwrap_or(said).ends_with(end.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: &str = "0123456789abcdef0123456789abcdef";
+
+    /// Feeds what a host says, so many bytes at a time.
+    async fn hear(said: &[u8], piece: usize) -> (Heard, Option<Option<End>>, Option<Order>) {
+        let client = Client {
+            program: "ssh".into(),
+            config: None,
+            host_keys: crate::collect::ssh::HostKeys::Known,
+            connect: Duration::from_secs(1),
+            sudo: false,
+        };
+        let (to, room) = ("web".parse().unwrap(), Arc::new(Semaphore::new(1 << 20)));
+        let run = Run {
+            client: &client,
+            to: &to,
+            nonce: NONCE,
+            script: String::new(),
+            program: None,
+            login: Duration::from_secs(1),
+            work: Duration::from_secs(1),
+            largest: 1_000,
+            room: &room,
+            stop: watch::channel(false).1,
+        };
+        let heard =
+            Heard { stdout: Vec::new(), stderr: Vec::new(), is_there: false, end: End::Late, room: None };
+        let (orders, mut taken) = mpsc::channel(1);
+        let mut listener = Listener::new(run, heard, orders);
+        let mut ended = None;
+        for piece in said.chunks(piece) {
+            ended = listener.take(piece).await;
+            if ended.is_some() {
+                break;
+            }
+        }
+        (listener.heard, ended, taken.try_recv().ok())
+    }
+
+    fn reply(gz: u64) -> String {
+        format!(
+            "Welcome\ndata\nDIFFY1-HERE {NONCE}\nDIFFY1 {NONCE}\nhost web\nuid 0\nclock 1\nagent osquery 5\n\
+             answers 0\nraw 0\ngz {gz}\nsha256 {}\nvia stdout\ndata\nAAAA\nDIFFY1-END {NONCE}\n",
+            "0".repeat(64)
+        )
+    }
+
+    #[tokio::test]
+    async fn an_answer_ends_with_its_mark_however_it_is_cut() {
+        for piece in [1, 7, 100_000] {
+            let said = reply(3);
+            let (heard, ended, _) = hear(said.as_bytes(), piece).await;
+            assert_eq!((ended, heard.is_there, heard.stdout.len()), (Some(None), true, said.len()));
+            let (_, ended, _) = hear(&said.as_bytes()[..said.len() - 1], piece).await;
+            assert_eq!(ended, None);
+            let (_, ended, _) = hear(reply(1_001).as_bytes(), piece).await;
+            assert_eq!(ended, Some(Some(End::TooLarge(1_001))));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_not_announced_is_a_flood() {
+        let noise = vec![b'x'; MOST_BEFORE + 1];
+        let (heard, ended, _) = hear(&noise, 5_000).await;
+        assert_eq!((ended, heard.is_there), (Some(Some(End::Flood)), false));
+        let long = reply(3).replace("AAAA\n", &"AAAA\n".repeat(100_000));
+        let (heard, ended, _) = hear(long.as_bytes(), 5_000).await;
+        assert_eq!((ended, heard.is_there), (Some(Some(End::Flood)), true));
+        assert!(heard.stdout.len() < MOST_BEFORE + 10_000);
+    }
+
+    #[tokio::test]
+    async fn a_program_is_asked_for_once_and_under_our_number() {
+        let said = format!("DIFFY1-PUSH {} Linux x86_64\n", NONCE.replace('0', "1"));
+        assert!(hear(said.as_bytes(), 5).await.2.is_none());
+        let said = format!("DIFFY1-PUSH {NONCE} Linux x86_64\r\n").repeat(2);
+        let Some(Order::Refuse(why)) = hear(said.as_bytes(), 5).await.2 else { panic!("no order") };
+        assert_eq!(why, "there is no program");
+    }
 }

@@ -13,6 +13,7 @@ mod history;
 mod hostile;
 mod hunts;
 mod import;
+mod plugins;
 mod prompt;
 mod query;
 mod snapshot;

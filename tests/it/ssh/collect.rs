@@ -199,3 +199,26 @@ fn a_list_comes_through_standard_input_too() {
     assert_eq!(output.status, 0, "{}", output.stderr);
     farm.expect(&format!("127.0.0.1:{port}"), "ok", "");
 }
+
+#[test]
+fn hosts_that_a_program_lists_are_asked_over_ssh() {
+    let farm = Farm::new(&[("web-1", Manners::Good)]);
+    let port = farm.find("web-1").port;
+    let list = format!(
+        "echo '{{\"host\":\"app-1\",\"address\":\"127.0.0.1:{port}\",\"labels\":{{\"zone\":\"z1\"}}}}'\n\
+         echo '{{\"host\":\"app-2\",\"unreachable\":\"powered off\"}}'\n\
+         echo '{{\"host\":\"no\\u00efve\"}}'\n"
+    );
+    farm.env.write("list.sh", list);
+    let args = ["collect", "--targets", "exec:sh list.sh", "--fleet", "web", "--tables", "users"];
+    let output = farm.env.run(&[&args[..], &["--ssh-config", "ssh_config"]].concat());
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    assert!(output.stdout.contains("3 asked, 1 answered"), "{}", output.stdout);
+    farm.expect("app-1", "ok", "");
+    farm.expect("app-2", "undeliverable", "powered off");
+    // A name that ssh could not take, and no address.
+    farm.expect("no\u{ef}ve", "undeliverable", "is no host");
+    let zone = farm.env.query_one("SELECT zone FROM current.hosts WHERE host = 'app-1'");
+    assert_eq!(zone, "z1");
+    farm.wait_until_clean();
+}
