@@ -321,6 +321,7 @@ fn large_analysis(hosts: usize) -> Analysis {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "times depend on the machine: they are told, not judged")]
 fn ten_thousand_hosts_do_not_freeze_a_browser() {
     let env = TestEnv::new();
     let help = |host: &HostResult, finding: &Finding| Help {
@@ -337,7 +338,6 @@ fn ten_thousand_hosts_do_not_freeze_a_browser() {
     let mut bytes = Vec::new();
     render(&large_analysis(10_000), &supplement, &mut bytes).unwrap();
     let file = env.write("large.html", &bytes);
-    // Times depend on the machine: they are told, not judged.
     println!("10,000 hosts, {} bytes: {}", bytes.len(), drive(&env, "large", &file));
 }
 

@@ -146,7 +146,7 @@ fn parted(hosts: Vec<HostView>) -> (Vec<HostView>, Vec<HostView>, usize) {
     for mut host in hosts {
         if findings < FULL_FINDINGS {
             shorten(&mut host);
-            findings += host.findings.len().min(FINDINGS_OF_HOST).max(1);
+            findings += host.findings.len().clamp(1, FINDINGS_OF_HOST);
             full.push(host);
         } else if lines.len() < LINES {
             host.findings.truncate(1);

@@ -814,11 +814,11 @@
     addEventListener("hashchange", () => goToHash(location.hash));
   }
 
-  /** What is printed is the document without a script: its details are all open. */
+  /** What is printed is the document without a script: its columns are all there. */
   function startPrint() {
     let closed = [];
     addEventListener("beforeprint", () => {
-      closed = [...$("static").querySelectorAll("details:not([open])")];
+      closed = [...$("static").querySelectorAll("details:not([open], .help)")];
       for (const one of closed) one.open = true;
     });
     addEventListener("afterprint", () => { for (const one of closed) one.open = false; });

@@ -95,9 +95,9 @@ fn the_table_says_that_it_is_simulated_and_what_to_try_next() {
 }
 
 #[test]
-fn without_a_store_nothing_is_left_behind() {
+fn without_a_store_and_a_report_nothing_is_left_behind() {
     let env = TestEnv::new();
-    env.ok(&["demo", "--bundled", "--hosts", "5", "--compromised", "1"]);
+    env.ok(&["demo", "--bundled", "--hosts", "5", "--compromised", "1", "--report", "none"]);
     assert!(!env.store().exists());
     let left: Vec<_> = std::fs::read_dir(env.path("")).unwrap().flatten().collect();
     assert_eq!(left.len(), 1, "only the home: {left:?}");
