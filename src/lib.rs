@@ -18,9 +18,9 @@
 //! | [`identity`] | what makes rows of two hosts the same thing: ids | catalog |
 //! | [`decode`] | bytes of hosts to record batches; all input is hostile | catalog, model |
 //! | [`store`] | snapshots, baselines and spools, on disk or on S3 | model, aws |
-//! | [`target`] | whom to ask: Auto Scaling Groups, tags | error, model, aws |
+//! | [`target`] | whom to ask: Auto Scaling Groups, tags, files | error, model, aws |
 //! | [`engine`] | DataFusion over committed snapshots; sorting with spilling | catalog, model, store |
-//! | [`collect`] | asks one host: `osquery`, `native`, `ssm` | catalog, model, aws |
+//! | [`collect`] | asks one host: `osquery`, `native`, `ssm`, `ssh` | catalog, model, aws |
 //! | [`ingest`] | from what hosts said to a committed snapshot | all above but config and report |
 //! | [`analyze`] | from a snapshot to ranked hosts and findings | catalog, model, identity, store, engine |
 //! | [`simulate`] | invented hosts as one more collector | catalog, model, collect |

@@ -20,7 +20,7 @@ WITH rare AS (
         bitmap_or(members) AS members
     FROM current_prev.listening_ports
     WHERE ($fleet = '' OR fleet = $fleet)
-      AND family <> 1
+      AND coalesce(family, 0) <> 1
     GROUP BY fleet, snapshot, loose_id
     HAVING bitmap_count(bitmap_or(members)) <= $max_hosts
 ),

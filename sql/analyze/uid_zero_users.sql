@@ -7,6 +7,6 @@
 SELECT fleet, host, username, uid, gid, directory, shell, description
 FROM current.users
 WHERE uid = 0
-  AND username <> 'root'
+  AND coalesce(username, '') <> 'root'
   AND ($fleet = '' OR fleet = $fleet)
 ORDER BY fleet, username, host

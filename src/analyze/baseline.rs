@@ -182,7 +182,8 @@ impl Normal {
             let Some(answers) = source.state.tables.get(table) else { continue };
             normal.heard.add(&source.numbers(answers.heard.iter()));
             let spec = catalog.table_or_undeclared(table).into_owned();
-            normal.add(source, Lines::load(store, source.manifest, spec).await?);
+            let lines = Lines::load(store, source.manifest, spec).await?.of_hosts(source.numbers.len())?;
+            normal.add(source, lines);
         }
         // Of equal ones the newest stays first.
         normal.rows.sort_by_key(|row| row.ids);

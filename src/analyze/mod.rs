@@ -77,6 +77,9 @@ use crate::store::{Baseline, Manifest, RowsRead, Store, WantedRows};
 const MEMORY_LIMIT_BYTES: usize = 384 << 20;
 /// Tables of which files are read at the same time.
 const TABLES_AT_ONCE: usize = 2;
+/// What is not seen where prevalence was made again of the rows.
+const OF_ROWS: &str = "prevalence was made again of the rows: lines that differ only in a column that may hold a host's \
+    own name, and that is no part of the identity, count as one, so findings in such a column can be missing";
 
 /// What to analyse, and how.
 #[derive(Debug, Clone)]
@@ -186,6 +189,7 @@ pub async fn analyze(
     warnings.extend(applied.warnings);
     warnings.extend(rank::warnings(&state, manifest, request, &hosts));
     warnings.extend(groups.warnings());
+    warnings.extend(request.from_rows.then(|| OF_ROWS.to_owned()));
     warnings.extend(campaigns.warnings());
     if request.methods.contains(&Method::History) {
         warnings.extend(history::warnings(history.as_ref(), request.history, &state));

@@ -3,6 +3,7 @@
 use crate::catalog::{Normaliser, OWN_COLUMNS, TableSpec, is_table_name};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::identity::Identifier;
 use crate::store::Manifest;
 
 /// The question whose answer has the lines of a table, as stored prevalence has them.
@@ -18,12 +19,14 @@ pub(super) async fn question(engine: &Engine, manifest: &Manifest, spec: &TableS
         return Err(Error::internal(format!("`{}` is no table name", spec.name)));
     }
     let without = manifest.prevalence_without.get(&spec.name).map(Vec::as_slice).unwrap_or_default();
-    let columns = engine.columns_of(&format!("prev.{}", spec.name)).await?;
-    let is_compared = |name: &&String| {
-        !OWN_COLUMNS.contains(&name.as_str()) && name.as_str() != "hosts" && !without.contains(name)
-    };
+    // Not those of stored prevalence, which may be what is damaged.
+    let columns = engine.columns_of(&format!("public.{}", spec.name)).await?;
+    let names = columns.fields().iter().map(|field| field.name());
+    let of_table: Vec<String> = names.filter(|name| !OWN_COLUMNS.contains(&name.as_str())).cloned().collect();
+    let identifier = Identifier::new(spec, &of_table, without);
+    let compared = identifier.grain_columns().map(|column| &column.name);
     let (mut shown, mut apart) = (String::new(), String::new());
-    for name in columns.fields().iter().map(|field| field.name()).filter(is_compared) {
+    for name in compared.filter(|name| of_table.contains(name)) {
         let quoted = format!("\"{}\"", name.replace('"', "\"\""));
         if may_name_the_host(spec, name) {
             shown.push_str(&format!("min(r.{quoted}) AS {quoted}, "));

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::report::Report;
 use super::{App, Outcome, suppress};
 use crate::analyze::{AnalyzeRequest, Method, Span, analyze, answers};
 use crate::engine::cluster::Place;
@@ -57,7 +58,8 @@ pub(super) struct Args {
     /// enough
     #[arg(long, value_name = "ID", conflicts_with = "suppress_add")]
     finding: Option<String>,
-    /// How the result is spelled: table, json, ndjson, csv, parquet, sarif or ocsf
+    /// How the result is spelled: table, json, ndjson, csv, parquet, sarif, ocsf or html, which is a report for a browser
+    /// in one file
     #[arg(long, default_value = "table")]
     format: Format,
     /// Write to a file instead of stdout
@@ -115,12 +117,30 @@ async fn show(
     }
     args.suppress.trim(analysis);
     let Some(host) = &args.host else {
-        return write(app, analysis, (args.format, args.top), args.output.as_deref());
+        return show_all(app, (store, manifest), analysis, args).await;
     };
     let picked = pick_host(analysis, host)?;
     let engine = engine(app, store, vec![manifest.clone()])?;
     let answers = answers(&engine, manifest.snapshot, host).await?;
     show_picked(app, (analysis, &picked), &answers, to)
+}
+
+async fn show_all(
+    app: &App,
+    (store, manifest): (&Store, &Manifest),
+    analysis: &Analysis,
+    args: &Args,
+) -> Result<()> {
+    let file = args.output.as_deref();
+    if args.format != Format::Html {
+        return write(app, analysis, (args.format, args.top), file);
+    }
+    Report { store, manifest, url: store_url(app), notes: Vec::new() }.write(app, analysis, file).await
+}
+
+/// The store as commands must name it; the default one needs no name.
+fn store_url(app: &App) -> Option<&str> {
+    Some(app.settings.store.as_str()).filter(|_| !app.settings.store_is_default)
 }
 
 /// For eyes nothing is cut; programs get the same analysis with less in it.
@@ -133,9 +153,9 @@ fn show_picked(
     if format != Format::Table {
         return write(app, &picked.narrowed(analysis), (format, top), file);
     }
-    let store = Some(app.settings.store.as_str()).filter(|_| !app.settings.store_is_default);
+    let beside = Beside { store: store_url(app), answers };
     write_with(app, (format, top), file, &mut |options, out| {
-        render_full((analysis, picked), &Beside { store, answers }, options, out)
+        render_full((analysis, picked), &beside, options, out)
     })
 }
 

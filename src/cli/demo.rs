@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::analyze::{analyze_snapshot, write};
 use super::collect::{Collection, collect};
 use super::output::print;
+use super::report::Report;
 use super::{App, Outcome};
 use crate::analyze::{AnalyzeRequest, Span};
 use crate::catalog::TableSpec;
@@ -19,11 +20,14 @@ use crate::model::{Analysis, Finding, FindingKind, HostResult, SnapshotId, now};
 use crate::report::Format;
 use crate::report::escape::escape;
 use crate::simulate::{Attacks, Base, Planted, Profile, Simulation, SimulationConfig, TraceKind};
-use crate::store::Store;
+use crate::store::{Manifest, Store};
 use crate::target::TargetHost;
 
 /// The fleet's name in the store.
 const FLEET: &str = "demo";
+
+/// The report, when nobody says.
+const REPORT: &str = "diffy-demo.html";
 
 /// Compromised hosts, when nobody says.
 const MOST_COMPROMISED: usize = 3;
@@ -62,6 +66,9 @@ pub(super) struct Args {
     /// How the result is spelled: table or json
     #[arg(long, default_value = "table")]
     format: Format,
+    /// Where the report for a browser goes [default: diffy-demo.html]
+    #[arg(long, value_name = "FILE|none")]
+    report: Option<PathBuf>,
 }
 
 /// What was planted on one host, and whether it was found.
@@ -125,6 +132,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let request = AnalyzeRequest { history: Span::NONE, ..AnalyzeRequest::default() };
     let analysis = analyze_snapshot(app, (&store, &Place::Local), &finished.manifest, &request).await?;
     let checks = checks(&simulation, &analysis);
+    let said = report(app, (&store, &finished.manifest), (&args, temporary.is_some()), &analysis).await?;
     if args.format == Format::Json {
         print_json(&args, &checks, &analysis)?;
     } else {
@@ -136,10 +144,43 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         print(&planted_text(&checks))?;
         print(&next_steps(&url, &analysis, temporary.is_none() || args.keep))?;
     }
+    app.output.say(&said);
     if let Some(dir) = temporary.filter(|_| args.keep) {
         let _kept = dir.keep();
     }
     Ok(Outcome::Done)
+}
+
+/// Writes the report, and returns what is to be said of it. Nobody asked for the one that is written by default: that
+/// it cannot be written is no failure.
+async fn report(
+    app: &App,
+    (store, manifest): (&Store, &Manifest),
+    (args, is_temporary): (&Args, bool),
+    analysis: &Analysis,
+) -> Result<String> {
+    let file = args.report.clone().unwrap_or_else(|| PathBuf::from(REPORT));
+    if file.as_os_str() == "none" {
+        return Ok(String::new());
+    }
+    let url = (!app.settings.store_is_default).then_some(app.settings.store.as_str());
+    let of = Report { store, manifest, url, notes: notes(args, is_temporary) };
+    match of.write(app, analysis, Some(&file)).await {
+        Ok(()) => Ok(format!("the report is in {}: open it in a browser", file.display())),
+        Err(error) if args.report.is_none() => Ok(format!("warning: there is no report: {error}")),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a reader of the report must know.
+fn notes(args: &Args, is_temporary: bool) -> Vec<String> {
+    let simulated =
+        format!("this fleet is simulated: {} hosts, some of them compromised on purpose", args.hosts);
+    let gone = "the store was temporary and is gone: for lines of SQL that can be run, make the report again with \
+                `diffy demo --keep`";
+    let mut notes = vec![simulated];
+    notes.extend((is_temporary && !args.keep).then(|| gone.to_owned()));
+    notes
 }
 
 /// The fleet that was asked for.

@@ -11,6 +11,7 @@ mod output;
 pub mod progress;
 pub mod prompt;
 mod query;
+mod report;
 mod snapshot;
 mod sql;
 mod store;

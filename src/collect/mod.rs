@@ -1,9 +1,11 @@
 //! Collectors: ask one host for tables and hand over what it says, as it says it.
 
+mod child;
 mod judge;
 pub mod native;
 pub mod osquery;
 pub mod remote;
+pub mod ssh;
 pub mod ssm;
 
 use std::fmt;

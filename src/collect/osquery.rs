@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc::Sender;
 use tokio::time;
 
+use super::child::{Group, keep_end, read_all};
 use super::judge::{End, judge};
 use super::{Answer, Collector};
 use crate::catalog::TableSpec;
@@ -134,14 +135,13 @@ impl OsqueryCollector {
             }
         };
         // Dropped however this function ends, also when the whole collection is given up, and before the child is reaped.
-        let mut group = Group(child.id());
+        let mut group = Group::new(child.id());
         let work = watch(&mut child, &mut run.stdout, &mut run.stderr, self.config.max_bytes);
         if let Ok(ended) = time::timeout(self.config.timeout, work).await {
             run.ended = ended;
         }
         if let Ended::Exit(_) = run.ended {
-            // Its number may be another's by now.
-            group.0 = None;
+            group.is_over();
         }
         run
     }
@@ -225,29 +225,8 @@ async fn read_up_to(from: impl AsyncRead + Unpin, into: &mut Vec<u8>, max: usize
 }
 
 /// Reads everything and keeps the end of it.
-async fn read_end(mut from: impl AsyncRead + Unpin, into: &mut Vec<u8>) {
-    let mut buffer = vec![0; 8 << 10];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        into.extend_from_slice(&buffer[..read]);
-        if into.len() > 2 * MAX_STDERR {
-            into.drain(..into.len() - MAX_STDERR);
-        }
-    }
-}
-
-/// The process group of a child, killed when this is dropped.
-#[derive(Debug)]
-struct Group(Option<u32>);
-
-#[cfg(unix)]
-impl Drop for Group {
-    fn drop(&mut self) {
-        let leader = self.0.and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
-        if let Some(leader) = leader {
-            // It is gone already in the normal case, and nothing more can be done in the other.
-            let _gone = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
-        }
-    }
+async fn read_end(from: impl AsyncRead + Unpin, into: &mut Vec<u8>) {
+    read_all(from, |bytes| keep_end(into, bytes, MAX_STDERR)).await;
 }
 
 #[cfg(unix)]

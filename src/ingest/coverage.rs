@@ -12,35 +12,35 @@ use super::receive::{append, no_answer, shorten};
 use super::table::{HostDecoded, TableDone};
 use crate::error::{Error, Result};
 use crate::model::{Coverage, Status};
-use crate::store::SpoolIndex;
+use crate::store::{AnswerEnd, SpoolIndex};
 
 /// The coverage of a snapshot, sorted by host and table, made while it is asked for.
 pub(super) fn lines<'a>(
     index: &'a SpoolIndex,
     (fleet, tables, done): (&'a Fleet, &'a BTreeSet<String>, &'a BTreeMap<String, TableDone>),
 ) -> impl Iterator<Item = Coverage> + Send {
-    let mut answers: Vec<&Coverage> = index.answers.iter().collect();
+    let mut answers: Vec<AnswerEnd<'_>> = index.answers.iter().collect();
     // Stable: of two answers the first stays the first.
-    answers.sort_by_key(|answer| (&answer.host, &answer.table));
+    answers.sort_by_key(|answer| (answer.host(), answer.table()));
     let places = (0_u32..).zip(fleet.names()).flat_map(move |(number, host)| {
         tables.iter().map(move |table| (number, host.as_str(), table.as_str()))
     });
     places.map(move |(number, host, table)| {
         let decoded = done.get(table).and_then(|table| table.hosts.get(&number));
-        let key = |answer: &&Coverage| (answer.host.as_str(), answer.table.as_str()).cmp(&(host, table));
+        let key = |answer: &AnswerEnd<'_>| (answer.host(), answer.table()).cmp(&(host, table));
         let first = answers.partition_point(|answer| key(answer).is_lt());
-        let same = answers[first..].iter().take_while(|answer| key(answer).is_eq()).copied();
+        let same = answers[first..].iter().take_while(|answer| key(answer).is_eq()).map(AnswerEnd::coverage);
         settle(merged(same).unwrap_or_else(|| unanswered(index, host, table, decoded)), decoded)
     })
 }
 
 /// A host may answer twice for one table (two queries of a log that map to it).
-fn merged<'a>(answers: impl Iterator<Item = &'a Coverage>) -> Option<Coverage> {
+fn merged(answers: impl Iterator<Item = Coverage>) -> Option<Coverage> {
     let mut merged: Option<Coverage> = None;
     for answer in answers {
         match &mut merged {
-            Some(known) => merge(known, answer),
-            None => merged = Some(answer.clone()),
+            Some(known) => merge(known, &answer),
+            None => merged = Some(answer),
         }
     }
     merged
@@ -80,7 +80,7 @@ fn unanswered(index: &SpoolIndex, host: &str, table: &str, decoded: Option<&Host
 fn settle(mut coverage: Coverage, decoded: Option<&HostDecoded>) -> Coverage {
     let Some(decoded) = decoded else { return coverage };
     coverage.rows = decoded.rows;
-    coverage.columns_missing = decoded.missing.clone().unwrap_or_default();
+    coverage.columns_missing = decoded.missing.as_deref().unwrap_or_default().to_vec();
     if let Some(problem) = &decoded.first_problem {
         let more = decoded.problems.saturating_sub(1);
         let tail = if more > 0 { format!(" (and {more} more)") } else { String::new() };
@@ -168,7 +168,7 @@ mod tests {
         (first.rows, first.bytes, first.error) = (2, 20, "one".to_owned());
         let mut second = answer(Status::Truncated);
         (second.rows, second.bytes, second.error) = (3, 30, "two".to_owned());
-        let merged = merged([&first, &second].into_iter()).unwrap();
+        let merged = merged([first, second].into_iter()).unwrap();
         assert_eq!((merged.rows, merged.bytes, merged.status), (5, 50, Status::Truncated));
         assert_eq!(merged.error, "one; two");
     }
@@ -184,7 +184,7 @@ mod tests {
     fn decoding_counts_the_rows_and_tells_the_first_problem() {
         let decoded = HostDecoded {
             rows: 7,
-            missing: Some(vec!["size".to_owned()]),
+            missing: Some(["size".to_owned()].into()),
             problems: 3,
             first_problem: Some("line 1: no number".to_owned()),
             ..HostDecoded::default()

@@ -136,7 +136,7 @@ async fn write_tables(
 
 async fn commit(job: &Job, catalog: &Catalog, mut done: BTreeMap<String, TableDone>) -> Result<Finished> {
     let index = job.spool.index();
-    let answered = index.answers.iter().map(|answer| answer.table.clone());
+    let answered = index.answers.iter().map(|answer| answer.table().to_owned());
     let tables: BTreeSet<String> =
         index.begin.queries.keys().cloned().chain(answered).chain(done.keys().cloned()).collect();
     let mut lines = coverage::lines(index, (&job.fleet, &tables, &done));
@@ -278,7 +278,7 @@ fn warnings(job: &Job, catalog: &Catalog, done: &BTreeMap<String, TableDone>) ->
 /// Files that were imported may be old, or of different days: then hosts differ by their age.
 fn ages(job: &Job) -> Option<String> {
     let index = job.spool.index();
-    let times = || index.answers.iter().filter_map(|answer| answer.ended);
+    let times = || index.answers.iter().filter_map(|answer| answer.ended());
     let (oldest, newest) = (times().min()?, times().max()?);
     let started = index.begin.started;
     if started - oldest < OLD && newest - started < OLD {

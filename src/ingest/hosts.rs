@@ -72,7 +72,7 @@ impl Fleet {
     /// Reads from a spool what its hosts say of themselves.
     pub(super) fn read(spool: &SpoolReader, catalog: &Catalog, limits: &Limits) -> Result<Self> {
         let index = spool.index();
-        let answering = index.answers.iter().map(|answer| answer.host.clone());
+        let answering = index.answers.iter().map(|answer| answer.host().to_owned());
         let known: HashMap<&str, &KnownHost> =
             index.hosts.iter().map(|host| (host.name.as_str(), host)).collect();
         let asked = index.hosts.iter().map(|host| host.name.clone());

@@ -169,7 +169,7 @@ impl TableReader {
                 Some(taken) => {
                     open.payloads
                         .push(Payload { host, rows: open.builder.rows() - taken.rows..open.builder.rows() });
-                    let missing = Some(taken.missing);
+                    let missing = Some(taken.missing.into());
                     let rows = taken.rows as u64;
                     done.hosts.push((host, HostDecoded { rows, missing, ..HostDecoded::default() }));
                 }
@@ -214,7 +214,7 @@ impl TableReader {
         let rows = self.layout.fit(&decoded.batch).map_err(|error| error.with("host", &header.host))?;
         let note = HostDecoded {
             rows: rows.num_rows() as u64,
-            missing: Some(decoded.missing),
+            missing: Some(decoded.missing.into()),
             problems: decoded.problems_total,
             first_problem: decoded.problems.first().map(ToString::to_string),
             oversized_cells: decoded.oversized_cells,
@@ -268,8 +268,8 @@ fn answered_at(job: &Job, table: &str) -> Vec<i64> {
     let latest: DateTime<Utc> = now();
     let fleet: &Fleet = &job.fleet;
     let mut millis = vec![job.started.timestamp_millis(); fleet.names().len()];
-    for answer in job.spool.index().answers.iter().filter(|answer| answer.table == table) {
-        let (Some(ended), Some(host)) = (answer.ended, fleet.ordinal(&answer.host)) else { continue };
+    for answer in job.spool.index().answers.iter().filter(|answer| answer.table() == table) {
+        let (Some(ended), Some(host)) = (answer.ended(), fleet.ordinal(answer.host())) else { continue };
         if let Some(at) = millis.get_mut(host as usize).filter(|_| ended <= latest) {
             *at = ended.timestamp_millis();
         }

@@ -1,6 +1,6 @@
 //! One table of a snapshot: decode, identify, sort, write parts and prevalence.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ pub(super) struct Job {
 pub(super) struct HostDecoded {
     pub(super) rows: u64,
     /// Schema columns that no payload had.
-    pub(super) missing: Option<Vec<String>>,
+    pub(super) missing: Option<Arc<[String]>>,
     pub(super) problems: u64,
     pub(super) first_problem: Option<String>,
     pub(super) oversized_cells: u64,
@@ -65,6 +65,8 @@ pub(super) struct TableDone {
     pub(super) hosts: HashMap<u32, HostDecoded>,
     pub(super) problems: Vec<Problem>,
     pub(super) problems_total: u64,
+    /// Lists of missing columns: most hosts of a fleet have the same.
+    lists: HashSet<Arc<[String]>>,
 }
 
 /// Writes the rows and the prevalence of one table.
@@ -162,12 +164,23 @@ async fn write_spilling(mut reader: TableReader) -> Result<TableDone> {
 
 impl TableDone {
     fn note(&mut self, hosts: Vec<(u32, HostDecoded)>, problems: Vec<Problem>) {
-        for (host, decoded) in hosts {
+        for (host, mut decoded) in hosts {
+            decoded.missing = decoded.missing.map(|list| self.shared(list));
             self.problems_total += decoded.problems;
             self.hosts.entry(host).or_default().add(decoded);
         }
         let room = MOST_PROBLEMS.saturating_sub(self.problems.len());
         self.problems.extend(problems.into_iter().take(room));
+    }
+
+    fn shared(&mut self, list: Arc<[String]>) -> Arc<[String]> {
+        match self.lists.get(&list) {
+            Some(known) => Arc::clone(known),
+            None => {
+                self.lists.insert(Arc::clone(&list));
+                list
+            }
+        }
     }
 }
 
@@ -178,8 +191,8 @@ impl HostDecoded {
         self.oversized_cells += other.oversized_cells;
         self.first_problem = self.first_problem.take().or(other.first_problem);
         self.missing = match (self.missing.take(), other.missing) {
-            (Some(mine), Some(theirs)) => {
-                Some(mine.into_iter().filter(|name| theirs.contains(name)).collect())
+            (Some(mine), Some(theirs)) if mine != theirs => {
+                Some(mine.iter().filter(|name| theirs.contains(name)).cloned().collect())
             }
             (mine, theirs) => mine.or(theirs),
         };
@@ -196,7 +209,9 @@ fn decoding(reader: &Arc<TableReader>) -> impl Stream<Item = Result<Decoded>> + 
     let tasks = (0..payloads).step_by(PAYLOADS_PER_TASK).map(move |first| {
         let reader = Arc::clone(&of_stream);
         let range = first..(first + PAYLOADS_PER_TASK).min(payloads);
-        async move { tokio::task::spawn_blocking(move || reader.decode(range)).await }
+        // On the runtime's own threads, a few milliseconds at a time: what a thread that comes and goes has allocated
+        // stays with it.
+        async move { tokio::spawn(async move { reader.decode(range) }).await }
     });
     stream::iter(tasks).buffered(threads).map(|joined| {
         joined

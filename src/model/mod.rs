@@ -11,9 +11,11 @@ use ulid::Ulid;
 
 use crate::error::{Error, Result};
 
+mod destination;
 mod findings;
 mod suppressed;
 
+pub use self::destination::Destination;
 pub use self::findings::{
     Analysis, BaselineRef, Campaign, CampaignRow, Finding, FindingKind, Given, HistoryRef, HostCoverage,
     HostResult, Nearest, PeerGroup, Row, SCHEMA_VERSION, Verdict,

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::escape::JsonGuard;
-use super::{Format, analysis_table, write_failed, writer};
+use super::{Format, analysis_table, html, write_failed, writer};
 use crate::error::{Error, Result};
 use crate::model::{
     Analysis, Finding, FindingKind, Fleet, Given, HostResult, Nearest, Row, SnapshotId, Verdict,
@@ -42,7 +42,8 @@ impl Default for RenderOptions {
 ///
 /// JSON is the whole [`Analysis`], and so is SARIF. NDJSON, CSV and Parquet have a line for each [`flat finding`](Flat): each finding
 /// with its host, and one line for each host without findings, so that every host of the snapshot is there. They have
-/// no warnings, peer groups and campaigns. OCSF has an event for each finding.
+/// no warnings, peer groups and campaigns. OCSF has an event for each finding. HTML is [`html::render`] with nothing
+/// beside the analysis.
 pub fn render(
     analysis: &Analysis,
     format: Format,
@@ -63,6 +64,7 @@ pub fn render(
             out.write_all(b"\n").map_err(write_failed)?;
         }
         Format::Ocsf => lines(super::ocsf::events(analysis), &mut out)?,
+        Format::Html => html::render(analysis, &html::Supplement::default(), &mut out)?,
         Format::Csv | Format::Parquet => {
             out.write_all(&columnar(analysis, format)?).map_err(write_failed)?;
         }

@@ -16,6 +16,7 @@ pub mod batches;
 pub mod escape;
 mod full;
 mod grid;
+pub mod html;
 mod in_store;
 mod ocsf;
 mod page;
@@ -46,12 +47,22 @@ pub enum Format {
     Sarif,
     /// OCSF Detection Findings, one a line, for analyses only.
     Ocsf,
+    /// A report for a browser, of an analysis: see [`html`].
+    Html,
 }
 
 impl Format {
     /// All formats, for lists and tests.
-    pub const ALL: [Self; 7] =
-        [Self::Table, Self::Json, Self::Ndjson, Self::Csv, Self::Parquet, Self::Sarif, Self::Ocsf];
+    pub const ALL: [Self; 8] = [
+        Self::Table,
+        Self::Json,
+        Self::Ndjson,
+        Self::Csv,
+        Self::Parquet,
+        Self::Sarif,
+        Self::Ocsf,
+        Self::Html,
+    ];
     /// Those that rows of any columns can be spelled in.
     pub const OF_ROWS: [Self; 5] = [Self::Table, Self::Json, Self::Ndjson, Self::Csv, Self::Parquet];
 
@@ -65,6 +76,7 @@ impl Format {
             Self::Parquet => "parquet",
             Self::Sarif => "sarif",
             Self::Ocsf => "ocsf",
+            Self::Html => "html",
         }
     }
 
@@ -83,7 +95,7 @@ impl Format {
 
     /// Whether the bytes are unfit for a terminal.
     pub fn is_binary(self) -> bool {
-        self == Self::Parquet
+        matches!(self, Self::Parquet | Self::Html)
     }
 }
 
@@ -99,7 +111,7 @@ impl FromStr for Format {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == text).ok_or_else(|| {
             Error::usage(format!("`{}` is no output format", text.escape_debug()))
-                .hint("formats are table, json, ndjson, csv, parquet, sarif and ocsf")
+                .hint("formats are table, json, ndjson, csv, parquet, sarif, ocsf and html")
         })
     }
 }

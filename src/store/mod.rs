@@ -4,6 +4,7 @@
 //! A snapshot exists when its manifest exists. Manifests are written last and create-only; nothing that a manifest
 //! names is ever written again.
 
+mod answers;
 mod baselines;
 mod columns;
 mod commits;
@@ -34,6 +35,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 
+pub use self::answers::{AnswerEnd, Answers};
 pub use self::baselines::{Baseline, BaselineOrigin, BaselineTable};
 pub use self::columns::ColumnFile;
 pub use self::commits::{Commit, Commits, Listing, Newest};

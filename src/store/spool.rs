@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor, Decompressor};
 
+use super::answers::Answers;
 use crate::error::{Error, Result};
 use crate::model::{Coverage, Fleet, KnownHost, SnapshotId};
 
@@ -120,7 +121,7 @@ pub struct SpoolIndex {
     /// Hosts in the order of their first mention.
     pub hosts: Vec<KnownHost>,
     /// Answers, in order.
-    pub answers: Vec<Coverage>,
+    pub answers: Answers,
     /// Warnings, in order.
     pub warnings: Vec<String>,
     /// Bytes at the end that are no whole frame.
@@ -160,7 +161,7 @@ impl SpoolIndex {
         Self {
             begin,
             hosts: Vec::new(),
-            answers: Vec::new(),
+            answers: Answers::default(),
             warnings: Vec::new(),
             torn_bytes: 0,
             rows: BTreeMap::new(),

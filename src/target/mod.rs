@@ -4,6 +4,7 @@
 //! asked are in it too, with the reason.
 
 mod asg;
+mod hosts;
 mod managed;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use self::asg::Lifecycles;
+pub use self::hosts::{HostList, ListedHost, hosts_of_files};
 use crate::aws::Aws;
 use crate::error::{Error, Result};
 use crate::model::{KnownHost, Status};
@@ -29,12 +31,14 @@ pub enum TargetSpec {
     Tag(String, String),
     /// One instance, for instance one that was taken out of its group.
     Instance(String),
+    /// The hosts of a file, over SSH; `-` is standard input.
+    Hosts(String),
 }
 
 impl TargetSpec {
     /// Whether AWS is asked who the hosts are.
     pub fn is_aws(&self) -> bool {
-        *self != Self::Local
+        matches!(self, Self::Asg(_) | Self::Tag(..) | Self::Instance(_))
     }
 }
 
@@ -45,7 +49,7 @@ impl FromStr for TargetSpec {
         // The command line shows the message of an error and no hint.
         let unknown = || {
             Error::usage(format!(
-                "`{}` names no targets; use `local`, `asg:NAME`, `tag:KEY=VALUE` or `instance:ID`",
+                "`{}` names no targets; use `local`, `asg:NAME`, `tag:KEY=VALUE`, `instance:ID` or `hosts:FILE`",
                 text.escape_debug()
             ))
         };
@@ -53,6 +57,9 @@ impl FromStr for TargetSpec {
             return Ok(Self::Local);
         }
         let (kind, name) = text.split_once(':').ok_or_else(unknown)?;
+        if kind == "hosts" && !name.is_empty() {
+            return Ok(Self::Hosts(name.to_owned()));
+        }
         if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
             return Err(unknown());
         }
@@ -81,6 +88,7 @@ impl fmt::Display for TargetSpec {
             Self::Asg(name) => write!(f, "asg:{name}"),
             Self::Tag(key, value) => write!(f, "tag:{key}={value}"),
             Self::Instance(id) => write!(f, "instance:{id}"),
+            Self::Hosts(file) => write!(f, "hosts:{file}"),
         }
     }
 }
@@ -164,7 +172,7 @@ async fn named(aws: &Aws, targets: &[TargetSpec]) -> Result<BTreeMap<String, Tar
                 let tagged = managed::tagged(aws, (key, value)).await?;
                 hosts.extend(tagged.into_iter().map(|host| (host.known.name.clone(), host)));
             }
-            TargetSpec::Asg(_) | TargetSpec::Local => {}
+            TargetSpec::Asg(_) | TargetSpec::Local | TargetSpec::Hosts(_) => {}
         }
     }
     Ok(hosts)
@@ -210,7 +218,15 @@ mod tests {
 
     #[test]
     fn targets_are_spelled_as_they_are_read() {
-        for text in ["local", "asg:web", "asg:a:b", "tag:Role=web", "instance:i-0123456789abcdef0"] {
+        for text in [
+            "local",
+            "asg:web",
+            "asg:a:b",
+            "tag:Role=web",
+            "instance:i-0123456789abcdef0",
+            "hosts:a/b.txt",
+            "hosts:-",
+        ] {
             assert_eq!(text.parse::<TargetSpec>().unwrap().to_string(), text);
         }
     }

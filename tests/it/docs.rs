@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use diffy::catalog::{Catalog, PriorSpec, Strength, TableSpec};
+use diffy::catalog::{Catalog, PriorSpec, Queries, QuerySpec, Strength, TableSpec};
 use diffy::collect::native::NativeCollector;
 use diffy::model::Analysis;
 use diffy::report::analysis::Flat;
@@ -47,6 +47,39 @@ What the content of a row says by itself, in bits that are added to its surprise
 #[test]
 fn the_page_of_tables_is_what_the_schemas_say() {
     check("docs/tables.md", &tables());
+}
+
+const HUNTS: &str = "\
+# Saved queries
+
+Made from `sql/analyze/*.sql`; `UPDATE=1 cargo test --test it docs` rewrites it.
+`diffy query --name NAME` asks one of the newest snapshots; `--param max_hosts=5` sets what the last column names, and \
+`diffy query --list` prints all of them.
+What each says of a harmless fleet is part of the answer: read *false positives* before you wake anybody.
+
+| Query | Question | ATT&CK | False positives | Parameters |
+| --- | --- | --- | --- | --- |
+";
+
+#[test]
+fn the_page_of_saved_queries_is_what_the_files_say() {
+    let queries = Queries::builtin().unwrap();
+    check("docs/hunts.md", &(HUNTS.to_owned() + &queries.iter().map(hunt).collect::<String>()));
+}
+
+fn hunt(query: &QuerySpec) -> String {
+    let cell = |text: &str| text.replace('|', "\\|");
+    let is_technique = |text: &&String| text.starts_with('T') && text[1..2].parse::<u8>().is_ok();
+    let techniques: Vec<&str> = query.references.iter().filter(is_technique).map(String::as_str).collect();
+    let params: Vec<String> = query.params.iter().map(|param| format!("`{}`", param.name)).collect();
+    format!(
+        "| [{name}](../sql/analyze/{name}.sql) | {} | {} | {} | {} |\n",
+        cell(&query.sentence),
+        techniques.join(" "),
+        cell(&query.false_positives),
+        params.join(" "),
+        name = query.name,
+    )
 }
 
 #[test]

@@ -342,8 +342,11 @@ fn received(spool: &Path) -> (Counts, Counts) {
             *rows.entry((header.host, header.table)).or_default() += header.rows;
         }
     }
-    let answers =
-        index.answers.iter().map(|answer| ((answer.host.clone(), answer.table.clone()), answer.rows));
+    let answers = index
+        .answers
+        .iter()
+        .map(|answer| answer.coverage())
+        .map(|answer| ((answer.host, answer.table), answer.rows));
     (rows, answers.collect())
 }
 

@@ -18,6 +18,8 @@ mod finds;
 mod hand;
 mod kill;
 mod many;
+mod report;
 mod s3;
+mod ssh;
 mod store;
 mod tidy;

@@ -39,14 +39,14 @@ const ROOMS: [(&str, &[&str]); 16] = [
 
 /// Who may use what: a path as it stands in `use`, and the files and folders of `src/` where it may. Tests at the
 /// bottom of files are free.
-const LANDLORDS: [(&str, &[&str]); 61] = [
+const LANDLORDS: &[(&str, &[&str])] = &[
     // The command line and the terminal.
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/mod.rs"]),
     ("indicatif", &["cli/"]),
     ("rustyline", &["cli/prompt.rs"]),
     ("terminal_size", &["cli/output.rs"]),
-    ("shell_words", &["cli/collect/gather.rs"]),
+    ("shell_words", &["cli/collect/gather.rs", "cli/report.rs"]),
     ("tracing_subscriber", &["cli/mod.rs"]),
     ("mimalloc", &["main.rs"]),
     ("comfy_table", &["report/grid.rs"]),
@@ -56,19 +56,47 @@ const LANDLORDS: [(&str, &[&str]); 61] = [
     ("std::env", &["cli/cluster.rs", "config.rs", "main.rs"]),
     (
         "std::fs",
-        &["cli/", "collect/native/", "config.rs", "catalog/", "decode/", "engine/cluster/nodes.rs", "store/"],
+        &[
+            "cli/",
+            "collect/native/",
+            "collect/ssh/push.rs",
+            "config.rs",
+            "catalog/",
+            "decode/",
+            "engine/cluster/nodes.rs",
+            "store/",
+            "target/hosts.rs",
+        ],
     ),
     // The native collector leaves its own process out.
-    ("std::process", &["cli/mod.rs", "main.rs", "collect/osquery.rs", "collect/native/processes.rs"]),
-    ("tokio::process", &["collect/osquery.rs"]),
+    (
+        "std::process",
+        &[
+            "cli/mod.rs",
+            "main.rs",
+            "collect/osquery.rs",
+            "collect/native/processes.rs",
+            "collect/ssh/session.rs",
+        ],
+    ),
+    ("tokio::process", &["collect/osquery.rs", "collect/ssh/session.rs"]),
     // `cli/collect/` asks for the name of this machine.
     ("rustix", &["collect/", "config.rs", "cli/collect/mod.rs"]),
     ("procfs", &["collect/native/"]),
     ("if_addrs", &["collect/native/network.rs"]),
     ("md5", &["collect/native/files.rs"]),
     ("sha1", &["collect/native/files.rs"]),
-    ("sha2", &["collect/native/files.rs", "collect/remote/manifest.rs"]),
-    ("base64", &["collect/remote/"]),
+    (
+        "sha2",
+        &[
+            "collect/native/files.rs",
+            "collect/remote/manifest.rs",
+            "collect/ssh/push.rs",
+            "report/html/mod.rs",
+        ],
+    ),
+    ("askama", &["report/html/"]),
+    ("base64", &["collect/remote/", "report/html/mod.rs"]),
     // The store of the demo, a file to be renamed, the home of osqueryi, sort runs, what executors made.
     (
         "tempfile",
@@ -103,7 +131,8 @@ const LANDLORDS: [(&str, &[&str]); 61] = [
     ("datafusion", &["engine/", "analyze/fleet.rs", "ingest/table.rs"]),
     ("polars", &["analyze/score.rs"]),
     ("roaring", &["analyze/", "engine/functions.rs", "engine/identities.rs", "ingest/prevalence.rs"]),
-    // Batches: whoever makes, reads or shows rows. `cli/query.rs` makes the table of baselines.
+    // Batches: whoever makes, reads or shows rows. `cli/query.rs` makes the table of baselines, `cli/report.rs` reads
+    // what hosts answered.
     (
         "datafusion::arrow",
         &[
@@ -117,6 +146,7 @@ const LANDLORDS: [(&str, &[&str]); 61] = [
             "analyze/",
             "report/",
             "cli/query.rs",
+            "cli/report.rs",
         ],
     ),
     // What hosts say is parsed in `decode/`, and nowhere else; the others read and write what is ours.
@@ -142,10 +172,10 @@ const LANDLORDS: [(&str, &[&str]); 61] = [
             "analyze/views.rs",
         ],
     ),
-    ("memchr", &["decode/", "identity/own_names.rs", "collect/native/"]),
     ("strsim", &["catalog/mod.rs", "analyze/explain.rs", "report/pick.rs", "target/asg.rs"]),
+    ("memchr", &["decode/", "identity/own_names.rs", "collect/native/", "collect/ssh/push.rs"]),
     ("ulid", &["model/mod.rs"]),
-    ("rand", &["simulate/", "collect/ssm/"]),
+    ("rand", &["simulate/", "collect/remote/answers.rs", "collect/ssh/mod.rs", "collect/ssm/"]),
     ("rand_chacha", &["simulate/"]),
     ("chrono::Utc::now", &[]),
     // Nothing reaches the network but through collectors, stores and nodes of a cluster.

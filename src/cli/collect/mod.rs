@@ -4,6 +4,7 @@ mod gather;
 mod interrupt;
 mod plan;
 mod remote;
+mod ssh;
 mod tell;
 
 use std::path::PathBuf;
@@ -26,6 +27,9 @@ use crate::target::{TargetHost, TargetSpec};
 pub(super) use self::gather::{Collection, collect, local_rows, make_snapshot, warn_of_future};
 pub(super) use self::tell::{somebody_answered, summary, tell_problems};
 
+/// Largest packed answer of a host, in MiB, when nobody says.
+const LARGEST_MIB: u64 = 64;
+
 /// Ask hosts for tables and keep the answers as one snapshot
 ///
 /// Nothing received is lost: after an interruption, `diffy snapshot recover` makes a snapshot of what came.
@@ -34,13 +38,13 @@ pub(super) struct Args {
     /// The set of hosts that should be alike [default: the group, if the target is one] [env: DIFFY_FLEET]
     #[arg(long)]
     fleet: Option<Fleet>,
-    /// Whom to ask, may be repeated: local, asg:NAME, tag:KEY=VALUE, instance:ID [default: those of the fleet in diffy.toml, else local]
+    /// Whom to ask, may be repeated: local, asg:NAME, tag:KEY=VALUE, instance:ID, hosts:FILE (one a line; - is stdin) [default: those of the fleet in diffy.toml, else local]
     #[arg(long, value_name = "SPEC")]
     targets: Vec<TargetSpec>,
     /// Collect every fleet of diffy.toml, one after the other; one that fails does not stop the others
     #[arg(long, conflicts_with_all = ["fleet", "targets"])]
     all: bool,
-    /// How to ask [default: ssm in AWS; here osquery if osqueryi is on PATH, else native]
+    /// How to ask [default: ssm in AWS; ssh for hosts:FILE; here osquery if osqueryi is on PATH, else native]
     #[arg(long, value_enum)]
     collector: Option<CollectorName>,
     /// The osqueryi program of this machine [default: the one on PATH]
@@ -61,9 +65,17 @@ pub(super) struct Args {
     /// Time limit of one query on one host, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     timeout: u64,
+    /// Time limit of all queries together on a host far away, in seconds; what did not start by then is reported
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    host_timeout: u64,
+    /// Largest answer of a host far away, packed, in MiB; a larger one is refused and reported
+    #[arg(long, value_name = "MIB", default_value_t = LARGEST_MIB)]
+    largest_answer: u64,
     /// Exit with status 4 when fewer hosts than this answered, in percent of those asked [default: 0]
     #[arg(long, value_name = "PERCENT")]
     min_success: Option<f64>,
+    #[command(flatten)]
+    ssh: ssh::SshArgs,
     #[command(flatten)]
     remote: remote::AwsArgs,
     /// Also ask members of a group that are on standby
@@ -91,6 +103,8 @@ enum CollectorName {
     Native,
     /// Systems Manager Run Command: osquery on instances in AWS.
     Ssm,
+    /// Your own OpenSSH client: osquery on hosts of a file, or this diffy where there is none.
+    Ssh,
 }
 
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
@@ -144,6 +158,8 @@ async fn one(app: &App, args: &Args, plan: Plan) -> Result<Outcome> {
     let fleet = plan.fleet.clone();
     let finished = if plan.is_aws() {
         Box::pin(remote::collect_from_aws(app, args, plan)).await
+    } else if plan.is_ssh() {
+        Box::pin(ssh::collect_over_ssh(app, args, plan)).await
     } else {
         collect_here(app, args, plan).await
     };
@@ -222,7 +238,18 @@ fn local_collector(app: &App, args: &Args) -> Result<Arc<dyn Collector>> {
             Err(Error::usage("`--collector ssm` asks instances in AWS, not this machine")
                 .hint("`--targets asg:NAME` names some"))
         }
+        (CollectorName::Ssh, _) => {
+            Err(Error::usage("`--collector ssh` asks hosts of a file, not this machine")
+                .hint("`--targets hosts:FILE` names some"))
+        }
     }
+}
+
+fn bounded(name: &str, value: u64, most: u64) -> Result<u64> {
+    if (1..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(Error::usage(format!("`{name}` cannot be {value}")).hint(format!("use 1 to {most}")))
 }
 
 fn on_path(app: &App, program: &str) -> Option<PathBuf> {

@@ -30,6 +30,10 @@ impl Plan {
     pub(super) fn is_aws(&self) -> bool {
         self.targets.iter().any(TargetSpec::is_aws)
     }
+
+    pub(super) fn is_ssh(&self) -> bool {
+        self.targets.iter().any(|target| matches!(target, TargetSpec::Hosts(_)))
+    }
 }
 
 /// The plans of this run: one, or with `--all` one for each fleet of the configuration.
@@ -114,6 +118,11 @@ fn checked(mut targets: Vec<TargetSpec>) -> Result<Vec<TargetSpec>> {
     targets.sort();
     targets.dedup();
     let remote = targets.iter().filter(|target| target.is_aws()).count();
+    let listed = targets.iter().filter(|target| matches!(target, TargetSpec::Hosts(_))).count();
+    if listed > 0 && listed < targets.len() {
+        return Err(Error::usage("hosts of a file and other targets do not go into one collection")
+            .hint("collect them one after the other; both can be of the same fleet"));
+    }
     match (targets.len(), remote) {
         (0, _) => Err(Error::usage("there are no targets").hint("`--targets asg:NAME` names some")),
         (all, remote) if remote > 0 && remote < all => {

@@ -11,7 +11,7 @@ use super::super::App;
 use super::gather::{Epilogue, collect};
 use super::interrupt::unless_interrupted;
 use super::plan::Plan;
-use super::{Collection, CollectorName, collection};
+use super::{Collection, CollectorName, bounded, collection};
 use crate::aws::{AssumeRole, Aws, AwsSettings, partition};
 use crate::collect::remote::{Bootstrap, BootstrapKind, HostLimits};
 use crate::collect::ssm::{Large, Place, RUN_SHELL_SCRIPT, SsmCollector, SsmConfig};
@@ -29,8 +29,6 @@ const LONGEST_POLL_MS: u64 = 60_000;
 /// The longest that the agent lets a script run, and that AWS tries to deliver a command, in seconds.
 const LONGEST_SECONDS: u64 = 160_000;
 const LONGEST_DELIVERY: u64 = 2_592_000;
-/// Largest packed answer of a host, in MiB, when nobody says.
-const LARGEST_MIB: u64 = 64;
 /// What a session policy is called that narrows the signer of addresses.
 const SIGNER: &str = "diffy-upload";
 /// Hosts that are named in a sentence.
@@ -49,15 +47,9 @@ pub(super) struct AwsArgs {
     /// Where they put them when the store is no bucket
     #[arg(long, value_name = "S3-URL")]
     upload: Option<String>,
-    /// Time limit of all queries together on one host, in seconds; what did not start by then is reported
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    host_timeout: u64,
     /// How long AWS tries to deliver a command to a host, in seconds; at least 30
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     delivery_timeout: u64,
-    /// Largest answer of a host, packed, in MiB; a larger one is refused and reported
-    #[arg(long, value_name = "MIB", default_value_t = LARGEST_MIB)]
-    largest_answer: u64,
     /// What hosts without osquery fetch (https, for instance presigned), run and remove
     #[arg(long, value_name = "URL", requires = "sha256")]
     bootstrap: Option<String>,
@@ -200,7 +192,7 @@ fn config(app: &App, args: &super::Args, (aws, snapshot): (Aws, SnapshotId)) -> 
     let remote = &args.remote;
     let document = remote.document.clone().or_else(|| settings.document.clone());
     let query_seconds = bounded("--timeout", args.timeout, LONGEST_SECONDS)?;
-    let host_seconds = bounded("--host-timeout", remote.host_timeout, LONGEST_SECONDS)?;
+    let host_seconds = bounded("--host-timeout", args.host_timeout, LONGEST_SECONDS)?;
     let delivery = bounded("--delivery-timeout", remote.delivery_timeout, LONGEST_DELIVERY)?;
     let poll_ms = settings.poll_ms.map_or(Ok(POLL_MS), |poll| bounded("poll_ms", poll, LONGEST_POLL_MS))?;
     let rate = settings.commands_per_second.unwrap_or(COMMANDS_PER_SECOND);
@@ -212,20 +204,13 @@ fn config(app: &App, args: &super::Args, (aws, snapshot): (Aws, SnapshotId)) -> 
         document: document.unwrap_or_else(|| RUN_SHELL_SCRIPT.to_owned()),
         large: Large::Nowhere,
         limits: HostLimits { query_seconds, host_seconds, ..HostLimits::default() },
-        largest: remote.largest_answer.saturating_mul(1 << 20),
+        largest: args.largest_answer.saturating_mul(1 << 20),
         delivery: Duration::from_secs(delivery),
         commands_per_second: rate,
         poll: Duration::from_millis(poll_ms),
         bootstrap: bootstrap(remote),
         run: snapshot.to_string(),
     })
-}
-
-fn bounded(name: &str, value: u64, most: u64) -> Result<u64> {
-    if (1..=most).contains(&value) {
-        return Ok(value);
-    }
-    Err(Error::usage(format!("`{name}` cannot be {value}")).hint(format!("use 1 to {most}")))
 }
 
 fn bootstrap(args: &AwsArgs) -> Option<Bootstrap> {

@@ -32,7 +32,7 @@ CGROUPS=/sys/fs/cgroup
 FLAGS='--json --logger_stderr=false --logger_min_status=3 --logger_min_stderr=2 --disable_extensions=true'
 
 dir='' cgroup='' setsid='' decode='' watch='' group='' reader='' errors='' packer=''
-program='' agent=none version='' notes='' noted=0 answers=0 raw=0 gz=0 sha='' upload=''
+leash='' program='' agent=none version='' notes='' noted=0 answers=0 raw=0 gz=0 sha='' upload=''
 runs=0 code=0 late='' began=0 stamp=0 started=0 ended=0 out=0 err=0 room=0 looked=0
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -120,7 +120,7 @@ make_dir() {
         [ "$(free_kb "$base")" -ge "$((SPARE_KB * 2))" ] || continue
         dir=$(mktemp -d "$base/diffy-$NONCE.XXXXXX" 2>/dev/null) || continue
         case $dir in "$base/diffy-$NONCE".*) ;; *) dir=''; continue ;; esac
-        if [ -n "$BOOTSTRAP_URL" ]; then
+        if [ -n "$BOOTSTRAP_SHA256" ]; then
             printf '#!/bin/sh\nexit 0\n' >"$dir/try" && chmod 700 "$dir/try"
             "$dir/try" 2>/dev/null || { rm -rf "$dir"; dir=''; continue; }
         fi
@@ -162,7 +162,7 @@ start_watch() {
         sleep 1
         rm -rf "$1"
         [ -d "$2" ] && rmdir "$2"
-    ' sh "$dir" "$CGROUPS/diffy-$NONCE" </dev/null >"$dir/alive" 2>/dev/null 9>&- &
+    ' sh "$dir" "$CGROUPS/diffy-$NONCE" </dev/null >"$dir/alive" 2>/dev/null 8<&- 9>&- &
     watch=$!
 }
 
@@ -194,7 +194,7 @@ cleanup() {
     rm -f "$dir/on"
     read -r run group _ <"$dir/running" && [ "$run" != - ] && kill -KILL "$group" "-$group" 2>/dev/null
     if [ -n "$cgroup" ]; then echo 1 2>/dev/null >"$cgroup/cgroup.kill"; fi
-    for child in $reader $errors $packer; do kill -KILL "$child" 2>/dev/null; done
+    for child in $leash $reader $errors $packer; do kill -KILL "$child" 2>/dev/null; done
     for child in $group $reader $errors $packer; do wait "$child" 2>/dev/null; done
     rm -rf "$dir" || rm -rf "$dir"
     if [ -n "$cgroup" ]; then
@@ -356,7 +356,7 @@ is_osquery() {
 is_native() {
     run_agent 30 65536 "$program" --version
     version=$(sed -n 's/^diffy \([0-9A-Za-z.+-]\{1,40\}\)$/\1/p' <"$dir/out" | head -n 1)
-    [ -n "$version" ] || { note "bootstrap: no diffy: $(plain 120 <"$dir/err")"; return 1; }
+    [ -n "$version" ] || { note "bootstrap: no diffy: $(sed "s,$dir/,,g" <"$dir/err" | plain 140)"; return 1; }
     agent=native
 }
 
@@ -376,7 +376,7 @@ bootstrap() {
 
 find_agent() {
     if find_osquery && is_osquery; then return 0; fi
-    if [ -n "$BOOTSTRAP_URL" ] && bootstrap; then return 0; fi
+    if [ -n "$BOOTSTRAP_SHA256" ] && bootstrap; then return 0; fi
     program='' version=''
     note 'no osquery found'
     return 1
@@ -563,6 +563,9 @@ hand_over() {
     esac
 }
 
+# Where somebody waits at the other end of a connection, the run ends with it: ssh.sh has another one.
+hold() { :; }
+
 main() {
     set -uf
     umask 077
@@ -588,7 +591,7 @@ main() {
         # First: from here on nothing is left behind, however this ends.
         start_watch
         step_back
-        if find_agent && ask_all; then hand_over; else nothing; fi
+        if find_agent && hold && ask_all; then hand_over; else nothing; fi
     else
         nothing
     fi

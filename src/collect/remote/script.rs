@@ -11,6 +11,9 @@ use crate::catalog::TableSpec;
 use crate::error::{Error, Result};
 
 const COLLECT: &str = include_str!("collect.sh");
+const OVER_SSH: &str = include_str!("ssh.sh");
+/// Where the part for SSH takes over.
+const LAST_LINES: &str = "main \"$@\" </dev/null\nexit 0\n";
 const JOB_BEGINS: &str = "# --- job ---";
 const JOB_ENDS: &str = "# --- end of job ---";
 
@@ -95,7 +98,7 @@ pub enum BootstrapKind {
 /// A program for hosts without osquery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bootstrap {
-    /// Where hosts fetch it.
+    /// Where hosts fetch it; empty where it is pushed.
     pub url: String,
     /// SHA-256 of the file, as 64 lowercase hex digits; it is not run unless it has it.
     pub sha256: String,
@@ -212,7 +215,7 @@ const VARIABLES: [Variable; 11] = [
 static PATTERNS: LazyLock<Vec<Option<Regex>>> =
     LazyLock::new(|| VARIABLES.iter().map(|variable| Regex::new(variable.pattern).ok()).collect());
 
-/// The whole script, for `AWS-RunShellScript`, or for `sh -s` over SSH.
+/// The whole script, for `AWS-RunShellScript`.
 ///
 /// # Errors
 /// A part of the job cannot be: a nonce that is none, a URL with other characters than presigned ones have, an upload
@@ -221,6 +224,22 @@ pub fn script(job: &Job<'_>) -> Result<String> {
     let values = values(job)?;
     let assignments = VARIABLES.iter().zip(&values).map(|(variable, value)| (variable.name, value.as_str()));
     Ok(body(assignments))
+}
+
+/// The whole script for `sh -s` over SSH, which says `DIFFY1-HERE NONCE` first and ends with its stdin. A host that has
+/// no osquery asks for `push_bytes` bytes of the job's program: `DIFFY1-PUSH NONCE SYSTEM MACHINE`, and takes a line
+/// `send` and the bytes, or a line with the reason why there are none.
+///
+/// # Errors
+/// As [`script`].
+pub fn ssh_script(job: &Job<'_>, push_bytes: u64) -> Result<String> {
+    let script = script(job)?;
+    let head =
+        script.strip_suffix(LAST_LINES).ok_or_else(|| Error::internal("the script has another end"))?;
+    // A shell reads a script from stdin byte by byte: it says that it is there before the rest has come.
+    let mut over_ssh = format!("echo 'DIFFY1-HERE {}'\n{head}PUSH_BYTES='{push_bytes}'\n", job.nonce);
+    push_code(&mut over_ssh, OVER_SSH);
+    Ok(over_ssh)
 }
 
 /// The parameters of the document `Diffy-Collect` for this job, `executionTimeout` among them.
@@ -294,8 +313,14 @@ fn body<'a>(assignments: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let mut body =
         String::from("#!/bin/sh\n# Diffy: asks osquery for tables, prints or uploads the answers.\n");
     body.extend(assignments.map(|(name, value)| format!("{name}='{value}'\n")));
+    push_code(&mut body, COLLECT);
+    body
+}
+
+/// Appends a script without comments and without its job.
+fn push_code(body: &mut String, script: &str) {
     let mut is_job = false;
-    for line in COLLECT.lines() {
+    for line in script.lines() {
         is_job = (is_job || line == JOB_BEGINS) && line != JOB_ENDS;
         let text = line.trim_start();
         if !is_job && !text.is_empty() && !text.starts_with('#') {
@@ -303,7 +328,6 @@ fn body<'a>(assignments: impl Iterator<Item = (&'a str, &'a str)>) -> String {
             body.push('\n');
         }
     }
-    body
 }
 
 /// The values of all variables, each of which fits its pattern.
@@ -400,6 +424,19 @@ mod tests {
             let line = format!("{}='{}'", default.name, default.default.unwrap());
             assert!(COLLECT.contains(&line) && script.contains(&line), "{line}");
         }
+    }
+
+    #[test]
+    fn over_ssh_the_script_has_another_end() {
+        let limits = HostLimits::default();
+        let job = job(&[], &limits);
+        let (plain, over_ssh) = (script(&job).unwrap(), ssh_script(&job, 7).unwrap());
+        assert!(over_ssh.contains(plain.strip_suffix(LAST_LINES).unwrap()));
+        assert!(
+            !plain.contains("DIFFY1-HERE") && over_ssh.starts_with(&format!("echo 'DIFFY1-HERE {NONCE}'\n"))
+        );
+        assert!(over_ssh.contains("\nPUSH_BYTES='7'\nhold() {\n"));
+        assert!(over_ssh.ends_with("8<&0 </dev/null\nexit 0\n"));
     }
 
     #[test]

@@ -4,12 +4,10 @@
 //! command's output; larger ones are put into S3, by an address that only this host has. Who the host is, and the size
 //! and digest of its answer, come through Systems Manager and are not for other hosts to choose.
 
-mod answers;
 mod courier;
 mod gate;
 mod pace;
 mod place;
-mod remarks;
 mod sends;
 mod status;
 mod watch;
@@ -23,20 +21,18 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{Mutex, OnceCell, OwnedSemaphorePermit, Semaphore};
 
-use self::answers::{Answers, Window, oddities, refuse};
 use self::courier::{Courier, Invocation, Order, Terms};
 pub use self::place::Place;
-use self::remarks::Remarks;
 use self::status::State;
 use super::remote::{
-    Bootstrap, DOCUMENT_STEP, HostLimits, Job, Manifest, OutputMode, Reply, UnpackLimits, Via, check,
-    parameters, parse_head, parse_reply, script,
+    Bootstrap, DOCUMENT_STEP, HostLimits, Job, Manifest, OutputMode, Packed, Remarks, Reply, Via, Window,
+    check, hand_over, nonce, oddities, parameters, parse_head, parse_reply, refuse, said, script,
 };
 use super::{Answer, Collector};
 use crate::aws::Aws;
 use crate::catalog::TableSpec;
 use crate::error::{Error, Result};
-use crate::model::{Status, hex, now};
+use crate::model::{Status, now};
 
 /// The document that AWS has in every account.
 pub const RUN_SHELL_SCRIPT: &str = "AWS-RunShellScript";
@@ -46,8 +42,6 @@ const FEW_TABLES: usize = 3;
 const CONCURRENCY: usize = 500;
 /// Answers that are downloaded, unpacked and handed on at once: what they unpack to is what takes memory.
 const UNPACKING: usize = 3;
-/// Most bytes of one table's rows; a script that is not tampered with cuts there, too.
-const LARGEST_FRAME: u64 = 128 << 20;
 /// How long an order may wait for its turn, with an address that is signed already.
 const QUEUE: Duration = Duration::from_secs(15 * 60);
 /// The step of [`RUN_SHELL_SCRIPT`], as it stands in the keys of its output in S3.
@@ -56,8 +50,6 @@ const RUN_SHELL_STEP: &str = "0.awsrunShellScript";
 const MARGIN: Duration = Duration::from_secs(60);
 /// The shortest time limit of a delivery that AWS takes.
 const SHORTEST_DELIVERY: Duration = Duration::from_secs(30);
-/// Longest text of a host in an error.
-const LONGEST_SAID: usize = 300;
 
 /// How hosts hand over what does not fit into the output of a command.
 #[derive(Debug, Clone)]
@@ -352,24 +344,7 @@ impl SsmCollector {
             Some(slot) => Ok(slot),
             None => self.slot().await,
         };
-        let limits = UnpackLimits { frame_bytes: LARGEST_FRAME, ..UnpackLimits::default() };
-        let (name, asked, answers_to) = (host.to_owned(), tables.to_vec(), out.clone());
-        // Unpacking is work, and a closed channel is waited for.
-        let unpacking = tokio::task::spawn_blocking(move || {
-            let mut answers = Answers::new(&name, &asked, answers_to, window);
-            let problem = answers.unpack(&manifest, &gz, &limits).err();
-            let (status, why) = match (problem, but) {
-                (Some(problem), _) => (Status::Error, problem),
-                (None, Some(but)) => but,
-                (None, None) => (Status::Error, "the host's answer does not have this table".to_owned()),
-            };
-            tokio::runtime::Handle::current().block_on(answers.close(status, &why));
-        });
-        if let Err(error) = unpacking.await {
-            // Tables that had their answer get a second one, which says so, too.
-            let (status, why) = internal(&format!("the answer could not be unpacked: {error}"));
-            refuse(tables, out, (status, &why)).await;
-        }
+        hand_over(host, tables, out, Packed { manifest, gz, window, but }).await;
     }
 
     async fn remark(&self, host: &str, manifest: &Manifest, window: Window) {
@@ -410,10 +385,6 @@ impl Collector for SsmCollector {
     fn stop(&self) -> BoxFuture<'_, ()> {
         self.courier.stop().boxed()
     }
-}
-
-fn nonce() -> String {
-    hex(&rand::random::<[u8; 16]>())
 }
 
 fn internal(why: &str) -> Refusal {
@@ -498,11 +469,4 @@ fn broken(invocation: &Invocation, problem: &str) -> Refusal {
             (Status::Error, format!("{problem}{code}{stderr}"))
         }
     }
-}
-
-/// The end of what a host said, on one line.
-fn said(text: &str) -> String {
-    let start = text.len().saturating_sub(LONGEST_SAID);
-    let end = &text[text.ceil_char_boundary(start)..];
-    end.split_whitespace().collect::<Vec<_>>().join(" ").escape_debug().to_string()
 }

@@ -301,4 +301,10 @@ fn prevalence_can_be_made_again_of_the_rows() {
     let of_rows = analysis(&["--from-rows"]);
     assert_eq!(judged(of_rows.clone()), judged(analysis(&[])));
     assert_eq!(of_rows, analysis(&["--from-rows"]));
+    let warnings = of_rows["warnings"].to_string();
+    assert!(warnings.contains("made again of the rows"), "{warnings}");
+    // It is for prevalence that is damaged, so nothing of it may be needed.
+    std::fs::remove_dir_all(env.store().join("prevalence")).unwrap();
+    env.fails(&["analyze", "--format", "json"], 1);
+    assert_eq!(of_rows, analysis(&["--from-rows"]));
 }

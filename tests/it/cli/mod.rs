@@ -11,6 +11,7 @@ mod full;
 mod help;
 mod history;
 mod hostile;
+mod hunts;
 mod import;
 mod prompt;
 mod query;

@@ -5,26 +5,79 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::mpsc::Sender;
 
-use super::super::Answer;
-use super::super::remote::{Agent, Manifest, RemoteAnswer, UnpackLimits, judge, unpack};
+use super::{Agent, Manifest, RemoteAnswer, UnpackLimits, judge, unpack};
 use crate::catalog::TableSpec;
-use crate::model::{Status, now};
+use crate::collect::Answer;
+use crate::model::{Status, hex, now};
 
 /// How far a host's clock may be off before it is told of.
 const SKEW: TimeDelta = TimeDelta::minutes(5);
-/// Longest text of a host in a sentence.
-const LONGEST_SAID: usize = 80;
+/// Most bytes of one table's rows; a script that is not tampered with cuts there, too.
+const LARGEST_FRAME: u64 = 128 << 20;
+/// Longest name of a host in a sentence, and longest text of one.
+const LONGEST_NAME: usize = 80;
+const LONGEST_SAID: usize = 300;
+
+/// 32 lowercase hex digits that name one run of the script.
+pub(in crate::collect) fn nonce() -> String {
+    hex(&rand::random::<[u8; 16]>())
+}
+
+/// The end of what a host said, on one line.
+pub(in crate::collect) fn said(text: &str) -> String {
+    let start = text.len().saturating_sub(LONGEST_SAID);
+    let end = &text[text.ceil_char_boundary(start)..];
+    end.split_whitespace().collect::<Vec<_>>().join(" ").escape_debug().to_string()
+}
+
+/// Unpacks a packed answer of the announced size and digest, and sends an answer for each of `tables`; those that it
+/// does not have get `but`, where there is one.
+pub(in crate::collect) async fn hand_over(
+    host: &str,
+    tables: &[TableSpec],
+    out: &Sender<Answer>,
+    Packed { manifest, gz, window, but }: Packed,
+) {
+    let limits = UnpackLimits { frame_bytes: LARGEST_FRAME, ..UnpackLimits::default() };
+    let (name, asked, answers_to) = (host.to_owned(), tables.to_vec(), out.clone());
+    // Unpacking is work, and a closed channel is waited for.
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let mut answers = Answers::new(&name, &asked, answers_to, window);
+        let problem = answers.unpack(&manifest, &gz, &limits).err();
+        let (status, why) = match (problem, but) {
+            (Some(problem), _) => (Status::Error, problem),
+            (None, Some(but)) => but,
+            (None, None) => (Status::Error, "the host's answer does not have this table".to_owned()),
+        };
+        tokio::runtime::Handle::current().block_on(answers.close(status, &why));
+    });
+    if let Err(error) = unpacking.await {
+        // Tables that had their answer get a second one, which says so, too.
+        let why = format!("a defect of Diffy: the answer could not be unpacked: {error}");
+        refuse(tables, out, (Status::Error, &why)).await;
+    }
+}
+
+/// A packed answer that is what the host announced.
+#[derive(Debug)]
+pub(in crate::collect) struct Packed {
+    pub(in crate::collect) manifest: Manifest,
+    pub(in crate::collect) gz: Vec<u8>,
+    pub(in crate::collect) window: Window,
+    /// What else is to be said, although the answer is there.
+    pub(in crate::collect) but: Option<(Status, String)>,
+}
 
 /// When an order went out, and when its answer was here: the clock that counts.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Window {
-    pub(super) sent: DateTime<Utc>,
-    pub(super) received: DateTime<Utc>,
+pub(in crate::collect) struct Window {
+    pub(in crate::collect) sent: DateTime<Utc>,
+    pub(in crate::collect) received: DateTime<Utc>,
 }
 
 /// Hands over one answer for each of `tables`.
 #[derive(Debug)]
-pub(super) struct Answers<'a> {
+struct Answers<'a> {
     host: &'a str,
     /// Tables without an answer yet.
     open: BTreeMap<&'a str, ()>,
@@ -33,18 +86,13 @@ pub(super) struct Answers<'a> {
 }
 
 impl<'a> Answers<'a> {
-    pub(super) fn new(host: &'a str, tables: &'a [TableSpec], out: Sender<Answer>, window: Window) -> Self {
+    fn new(host: &'a str, tables: &'a [TableSpec], out: Sender<Answer>, window: Window) -> Self {
         let open = tables.iter().map(|table| (table.name.as_str(), ())).collect();
         Self { host, open, out, window }
     }
 
     /// Unpacks a payload into answers; `Err` says what was wrong with it.
-    pub(super) fn unpack(
-        &mut self,
-        manifest: &Manifest,
-        gz: &[u8],
-        limits: &UnpackLimits,
-    ) -> Result<(), String> {
+    fn unpack(&mut self, manifest: &Manifest, gz: &[u8], limits: &UnpackLimits) -> Result<(), String> {
         let mut strangers = 0_u64;
         let unpacked = unpack(gz, limits, &mut |answer| {
             if self.open.remove(answer.table.as_str()).is_none() {
@@ -87,7 +135,7 @@ impl<'a> Answers<'a> {
     }
 
     /// The tables that have no answer get this one.
-    pub(super) async fn close(self, status: Status, error: &str) {
+    async fn close(self, status: Status, error: &str) {
         for table in self.open.into_keys() {
             let answer = no_answer(table, (status, error), self.window);
             if self.out.send(answer).await.is_err() {
@@ -98,7 +146,7 @@ impl<'a> Answers<'a> {
 }
 
 /// Answers of a host that gave none.
-pub(super) async fn refuse(tables: &[TableSpec], out: &Sender<Answer>, why: (Status, &str)) {
+pub(in crate::collect) async fn refuse(tables: &[TableSpec], out: &Sender<Answer>, why: (Status, &str)) {
     let window = Window { sent: now(), received: now() };
     for table in tables {
         if out.send(no_answer(&table.name, why, window)).await.is_err() {
@@ -128,22 +176,31 @@ fn version(manifest: &Manifest) -> Option<String> {
 }
 
 /// What is odd about how a host presents itself.
-pub(super) fn oddities(host: &str, manifest: &Manifest, window: Window) -> Vec<String> {
+pub(in crate::collect) fn oddities(host: &str, manifest: &Manifest, window: Window) -> Vec<String> {
     let mut odd = Vec::new();
     if manifest.host != host {
-        let name: String = manifest.host.chars().take(LONGEST_SAID).collect();
-        odd.push(format!("host {host} answers under the name `{name}`"));
+        odd.push(format!("host {host} answers under the name `{}`", shown_name(&manifest.host)));
     }
+    odd.extend(odd_clock(host, manifest, window));
+    odd
+}
+
+/// A name that a host gives itself, short enough for a sentence.
+pub(in crate::collect) fn shown_name(name: &str) -> String {
+    name.chars().take(LONGEST_NAME).collect::<String>().escape_debug().to_string()
+}
+
+/// What is odd about the clock of a host.
+pub(in crate::collect) fn odd_clock(host: &str, manifest: &Manifest, window: Window) -> Option<String> {
     let clock = manifest.clock.and_then(|clock| DateTime::from_timestamp(clock, 0));
     match clock {
         Some(clock) if clock < window.sent - SKEW || clock > window.received + SKEW => {
             let off = (clock - window.received).num_minutes().unsigned_abs();
-            odd.push(format!("the clock of host {host} is {} off; its times are not used", span(off)));
+            Some(format!("the clock of host {host} is {} off; its times are not used", span(off)))
         }
-        Some(_) => {}
-        None => odd.push(format!("host {host} does not say what time it has")),
+        Some(_) => None,
+        None => Some(format!("host {host} does not say what time it has")),
     }
-    odd
 }
 
 fn span(minutes: u64) -> String {
@@ -156,7 +213,7 @@ fn span(minutes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::remote::Via;
+    use super::super::Via;
     use super::*;
 
     fn manifest(host: &str, clock: Option<i64>) -> Manifest {

@@ -9,7 +9,7 @@ const MOST_NOTES: usize = 50;
 
 /// Sentences, gathered while hosts answer.
 #[derive(Debug, Default)]
-pub(super) struct Remarks {
+pub(in crate::collect) struct Remarks {
     odd: Vec<String>,
     odd_more: u64,
     /// By text: how many hosts, and the first of them.
@@ -18,12 +18,12 @@ pub(super) struct Remarks {
 }
 
 impl Remarks {
-    pub(super) fn odd(&mut self, sentence: String) {
+    pub(in crate::collect) fn odd(&mut self, sentence: String) {
         if self.odd.len() < MOST_ODD { self.odd.push(sentence) } else { self.odd_more += 1 }
     }
 
     /// A host's own words about itself.
-    pub(super) fn note(&mut self, host: &str, text: String) {
+    pub(in crate::collect) fn note(&mut self, host: &str, text: String) {
         let is_full = self.notes.len() >= MOST_NOTES;
         match self.notes.get_mut(&text) {
             Some((hosts, _)) => *hosts += 1,
@@ -35,7 +35,7 @@ impl Remarks {
     }
 
     /// All of it.
-    pub(super) fn into_sentences(self) -> Vec<String> {
+    pub(in crate::collect) fn into_sentences(self) -> Vec<String> {
         let mut sentences = self.odd;
         let more = |count: u64, what: &str| (count > 0).then(|| format!("{count} more {what} are not told"));
         sentences.extend(more(self.odd_more, "oddities of hosts"));
