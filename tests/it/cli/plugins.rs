@@ -188,6 +188,12 @@ fn a_collector_is_told_what_to_ask() {
     // This machine may be asked so, too.
     env.ok(&["collect", "--fleet", "me", "--host", "here", "--tables", "users", "--collector", &ask]);
     assert_eq!(coverage(&env, "here", "users").0, "empty");
+    // And so may the hosts of a file.
+    env.write("hosts.txt", "db=root@10.0.0.2:2222\n");
+    let args = ["--tables", "users", "--targets", "hosts:hosts.txt", "--collector", &ask];
+    env.ok(&[&["collect", "--fleet", "db"][..], &args].concat());
+    let asked: Value = serde_json::from_str(&fs::read_to_string(env.path("asked")).unwrap()).unwrap();
+    assert_eq!((&asked["host"], &asked["address"]), (&json!("db"), &json!("root@10.0.0.2:2222")));
 }
 
 #[test]
