@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor, Decompressor};
 
+use super::imports::ImportedFile;
 use crate::error::{Error, Result};
 use crate::model::{Coverage, Fleet, KnownHost, SnapshotId};
 
@@ -87,6 +88,13 @@ pub enum Frame {
     Rows(RowsHeader),
     /// The end of one host's answer for one table.
     Answer(Coverage),
+    /// Files that an import will have taken when it ends; they count only when it says so.
+    Imported {
+        /// Some of them.
+        files: Vec<ImportedFile>,
+        /// Whether all rows of all of them are here.
+        is_end: bool,
+    },
     /// Something a reader of the snapshot should know.
     Warning {
         /// One sentence.
@@ -123,6 +131,10 @@ pub struct SpoolIndex {
     pub answers: Vec<Coverage>,
     /// Warnings, in order.
     pub warnings: Vec<String>,
+    /// Files that an import takes, when it remembers them.
+    pub imported: Vec<ImportedFile>,
+    /// Whether it has taken all of them.
+    pub import_ended: bool,
     /// Bytes at the end that are no whole frame.
     pub torn_bytes: u64,
     rows: BTreeMap<String, TableRows>,
@@ -162,6 +174,8 @@ impl SpoolIndex {
             hosts: Vec::new(),
             answers: Vec::new(),
             warnings: Vec::new(),
+            imported: Vec::new(),
+            import_ended: false,
             torn_bytes: 0,
             rows: BTreeMap::new(),
             unknown_columns: BTreeMap::new(),
@@ -188,6 +202,10 @@ impl SpoolIndex {
                 }
             }
             Frame::Answer(coverage) => self.answers.push(coverage),
+            Frame::Imported { mut files, is_end } => {
+                self.imported.append(&mut files);
+                self.import_ended |= is_end;
+            }
             Frame::Warning { text } => self.warnings.push(text),
         }
     }

@@ -74,10 +74,12 @@ const LANDLORDS: [(&str, &[&str]); 59] = [
         "tempfile",
         &[
             "cli/demo.rs",
+            "cli/import/inputs.rs",
             "cli/suppress.rs",
             "collect/osquery.rs",
             "engine/cluster/nodes.rs",
             "engine/sort.rs",
+            "store/imports.rs",
             "store/mod.rs",
         ],
     ),

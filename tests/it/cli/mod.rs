@@ -9,6 +9,8 @@ mod demo;
 mod help;
 mod history;
 mod import;
+mod import_once;
+mod import_peers;
 mod prompt;
 mod query;
 mod snapshot;
