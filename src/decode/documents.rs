@@ -11,13 +11,16 @@ use super::utf8::{json_text, show};
 use super::{Limits, excerpt};
 use crate::error::Result;
 
+/// Bytes of a broken piece that are shown: whose it is stands in front.
+const START: usize = 4 << 10;
+
 /// What is found, in order.
 #[derive(Debug)]
 pub(super) enum Piece<'a> {
     /// An object, as valid JSON, where it starts, and the array of an enclosing object that it stands in, or nothing.
     Object(&'a str, Place, &'static str),
-    /// An object, or an element of an array, that cannot be read; reported already.
-    Broken,
+    /// An object, or an element of an array, that cannot be read; reported already. How it starts.
+    Broken(&'a [u8]),
     /// A key of an enclosing object and its value, as valid JSON.
     Field(&'a str, &'a str),
     /// The end of an enclosing object; false when the file ends before.
@@ -86,7 +89,7 @@ impl<'a, 'r> Documents<'a, 'r> {
         });
         if taken.bytes > limit {
             self.too_long(place, taken.bytes);
-            return see(Piece::Broken);
+            return see(Piece::Broken(self.start()));
         }
         self.show(place, taken.ended, see)
     }
@@ -95,7 +98,7 @@ impl<'a, 'r> Documents<'a, 'r> {
     fn object(&mut self, see: See<'_>) -> Result<()> {
         let place = self.source.place();
         match self.value() {
-            None => see(Piece::Broken),
+            None => see(Piece::Broken(self.start())),
             Some(ended) => self.show(place, ended, see),
         }
     }
@@ -106,7 +109,7 @@ impl<'a, 'r> Documents<'a, 'r> {
             Ok(text) => {
                 let message = format!("expected an object, found `{}`", excerpt(&text));
                 self.source.problem(place, || message);
-                see(Piece::Broken)
+                see(Piece::Broken(self.start()))
             }
             Err(error) => {
                 let column = if error.line() <= 1 { place.column + error.column() as u64 } else { 1 };
@@ -120,7 +123,7 @@ impl<'a, 'r> Documents<'a, 'r> {
                     ),
                 };
                 self.source.problem(at, || message);
-                see(Piece::Broken)
+                see(Piece::Broken(self.start()))
             }
         }
     }
@@ -137,6 +140,11 @@ impl<'a, 'r> Documents<'a, 'r> {
             return None;
         }
         Some(taken.ended)
+    }
+
+    /// How the piece at hand starts.
+    fn start(&self) -> &[u8] {
+        &self.buffer[..self.buffer.len().min(START)]
     }
 
     fn clear(&mut self) {
@@ -160,7 +168,7 @@ impl<'a, 'r> Documents<'a, 'r> {
                 None => {
                     self.source
                         .problem(start, || "the file ends inside the array that starts here".to_owned());
-                    return see(Piece::Broken);
+                    return see(Piece::Broken(&[]));
                 }
                 Some(b']') => {
                     self.source.skip();
@@ -186,7 +194,7 @@ impl<'a, 'r> Documents<'a, 'r> {
         self.scalar_or_value();
         let text = show(&self.buffer[..self.buffer.len().min(256)]).0;
         self.source.problem(place, || format!("expected an object, found `{}`", excerpt(text.trim())));
-        see(Piece::Broken)
+        see(Piece::Broken(&[]))
     }
 
     fn scalar_or_value(&mut self) -> bool {
@@ -231,7 +239,7 @@ impl<'a, 'r> Documents<'a, 'r> {
     }
 
     fn member(&mut self, see: See<'_>) -> Result<()> {
-        let Some(true) = self.value() else { return see(Piece::Broken) };
+        let Some(true) = self.value() else { return see(Piece::Broken(&[])) };
         let name = json_text(&self.buffer).ok().and_then(|text| serde_json::from_str::<String>(&text).ok());
         self.source.skip_space();
         if self.source.peek() == Some(b':') {
@@ -253,7 +261,7 @@ impl<'a, 'r> Documents<'a, 'r> {
             Err(error) => {
                 let message = format!("the value of `{}` is no JSON: {}", excerpt(&name), reason(&error));
                 self.source.problem(place, || message);
-                see(Piece::Broken)
+                see(Piece::Broken(&[]))
             }
         }
     }
@@ -287,7 +295,7 @@ mod tests {
         let read = documents.each(&mut |piece| {
             seen.push(match piece {
                 Piece::Object(text, place, _) => format!("{}: {text}", place.line),
-                Piece::Broken => "broken".to_owned(),
+                Piece::Broken(_) => "broken".to_owned(),
                 Piece::Field(key, value) => format!("{key}={value}"),
                 Piece::End(whole) => format!("end {whole}"),
             });

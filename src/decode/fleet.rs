@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::documents::{Documents, Piece};
 use super::excerpt;
 use super::fleet_csv;
-use super::kind::{Shape, stem_of};
+use super::kind::{Shape, stem_of, text_of_key};
 use super::names::without_date;
 use super::records::Gather;
 use super::row::{Pairs, each_element, text_of};
@@ -38,33 +38,19 @@ pub(super) fn read(
     let options = gather.options;
     let name = if options.map.contains_key(&stem) { stem.as_str() } else { undated };
     let table = options.table_of(name, gather.catalog);
-    if options.nameless.as_ref() == Some(&file.path) && options.table.is_none() {
-        return Err(crate::error::Error::usage(format!(
-            "nothing in {} names a table",
-            options.files.name(&file.path)
-        ))
-        .hint("`--table NAME` says which table it is"));
-    }
     let mut reader = Reader { gather, table, about: Fields::default(), clipped: false, elements: 0 };
     match shape {
         Shape::Csv => fleet_csv::read(reader.gather, source, &reader.table),
         Shape::Lines => {
             let limits = options.limits.clone();
-            // Problems of the objects themselves, which the documents do not see.
-            let mut found = Vec::new();
             Documents::new(source, &limits, &[]).each(&mut |piece| match piece {
-                Piece::Object(text, place, _) => reader.object(text, place, &mut found),
+                Piece::Object(text, place, _) => reader.object(text, place),
+                Piece::Broken(start) => reader.broken(start),
                 _ => Ok(()),
-            })?;
-            report(source, found);
-            Ok(())
+            })
         }
         Shape::Report => reader.report(source),
     }
-}
-
-fn report(source: &mut Source<'_>, found: Vec<(Place, String)>) {
-    found.into_iter().for_each(|(place, message)| source.problem(place, || message));
 }
 
 /// What an object of Fleet says of a host.
@@ -105,14 +91,13 @@ impl Reader<'_, '_> {
     /// An answer of the REST API, in which results stand one after another.
     fn report(&mut self, source: &mut Source<'_>) -> Result<()> {
         let limits = self.gather.options.limits.clone();
-        let mut found = Vec::new();
         Documents::new(source, &limits, ARRAYS).each(&mut |piece| {
             match piece {
                 Piece::Object(text, place, array) => {
                     self.elements += 1;
                     match array {
-                        "rows" => self.own_row(text, place, &mut found)?,
-                        _ => self.object(text, place, &mut found)?,
+                        "rows" => self.own_row(text, place)?,
+                        _ => self.object(text, place)?,
                     }
                 }
                 Piece::Field("report_clipped", value) => self.clipped = value == "true",
@@ -121,12 +106,26 @@ impl Reader<'_, '_> {
                         self.about.take(key, value);
                     }
                 }
-                Piece::Broken => self.elements += 1,
+                Piece::Broken(start) => {
+                    self.elements += 1;
+                    self.broken(start)?;
+                }
                 Piece::End(is_whole) => self.end(is_whole)?,
             }
             Ok(())
-        })?;
-        report(source, found);
+        })
+    }
+
+    /// Something that cannot be read: its host is known when it says so in front.
+    fn broken(&mut self, start: &[u8]) -> Result<()> {
+        let name = text_of_key(start, &["host", "host_name", "host_display_name"]);
+        let fields = Fields { name: name.or_else(|| self.about.name.clone()), ..self.about.clone() };
+        if fields.name.is_none() {
+            return Ok(());
+        }
+        if let Ok(host) = self.host(&fields)? {
+            self.gather.skipped((&host, &self.table), "what was said of this host is no JSON");
+        }
         Ok(())
     }
 
@@ -172,24 +171,19 @@ impl Reader<'_, '_> {
     }
 
     /// What one object says of one host, or of several.
-    fn object(&mut self, text: &str, place: Place, found: &mut Vec<(Place, String)>) -> Result<()> {
+    fn object(&mut self, text: &str, place: Place) -> Result<()> {
         let outer = self.about.clone();
-        self.nested((text, &outer), place, found)
+        self.nested((text, &outer), place)
     }
 
-    fn nested(
-        &mut self,
-        (text, outer): (&str, &Fields),
-        place: Place,
-        found: &mut Vec<(Place, String)>,
-    ) -> Result<()> {
+    fn nested(&mut self, (text, outer): (&str, &Fields), place: Place) -> Result<()> {
         let pairs = match serde_json::from_str::<Pairs<'_>>(text) {
             Ok(Pairs(pairs)) => pairs,
             Err(error) => {
-                found.push((
+                self.gather.problem(
                     place,
-                    format!("expected a result, found `{}`: {}", excerpt(text), reason(&error)),
-                ));
+                    &format!("expected a result, found `{}`: {}", excerpt(text), reason(&error)),
+                );
                 return Ok(());
             }
         };
@@ -207,16 +201,16 @@ impl Reader<'_, '_> {
         }
         // The results of one query among several.
         if let Some(results) = results.filter(|results| results.get().starts_with('[')) {
-            return self.results(results, &fields, (place, found));
+            return self.results(results, &fields, place);
         }
         let host = match self.host(&fields)? {
             Ok(host) => host,
             Err(why) => {
-                found.push((place, format!("{why}: `{}`", excerpt(text))));
+                self.gather.problem(place, &format!("{why}: `{}`", excerpt(text)));
                 return Ok(());
             }
         };
-        self.answer((&host, &fields), (rows, columns), (place, found))
+        self.answer((&host, &fields), (rows, columns), place)
     }
 
     /// What one object says of one host.
@@ -224,7 +218,7 @@ impl Reader<'_, '_> {
         &mut self,
         (host, fields): (&str, &Fields),
         (rows, columns): (Option<&RawValue>, Option<&RawValue>),
-        (place, found): (Place, &mut Vec<(Place, String)>),
+        place: Place,
     ) -> Result<()> {
         let table = self.table.clone();
         let to = (host, table.as_str());
@@ -233,16 +227,16 @@ impl Reader<'_, '_> {
             self.gather.failed(to, error);
         }
         match (rows, columns) {
-            (Some(rows), _) => self.rows(to, rows, (place, found)),
+            (Some(rows), _) => self.rows(to, rows, place),
             (None, Some(columns)) if matches!(columns.get(), "{}" | "null") => {
                 self.gather.cut(to, NO_DATA);
                 Ok(())
             }
-            (None, Some(columns)) => self.one(to, columns, (place, found)),
+            (None, Some(columns)) => self.one(to, columns, place),
             (None, None) => {
                 if fields.error.is_none() {
                     let why = "this result has neither rows nor an error";
-                    found.push((place, why.to_owned()));
+                    self.gather.problem(place, why);
                     self.gather.skipped(to, why);
                 }
                 Ok(())
@@ -251,7 +245,7 @@ impl Reader<'_, '_> {
     }
 
     /// A row as it stands in the answer for one host.
-    fn own_row(&mut self, text: &str, place: Place, found: &mut Vec<(Place, String)>) -> Result<()> {
+    fn own_row(&mut self, text: &str, place: Place) -> Result<()> {
         let about = self.about.clone();
         match self.host(&about)? {
             Ok(host) => {
@@ -260,33 +254,23 @@ impl Reader<'_, '_> {
                 self.row((&host, &table), text, place)
             }
             Err(why) => {
-                found.push((place, why));
+                self.gather.problem(place, &why);
                 Ok(())
             }
         }
     }
 
-    fn results(
-        &mut self,
-        results: &RawValue,
-        fields: &Fields,
-        (place, found): (Place, &mut Vec<(Place, String)>),
-    ) -> Result<()> {
+    fn results(&mut self, results: &RawValue, fields: &Fields, place: Place) -> Result<()> {
         let mut inside = Vec::new();
         let read = each_element(results, &mut |result| inside.push(result));
         if let Err(error) = read {
-            found.push((place, format!("these results are no array: {}", reason(&error))));
+            self.gather.problem(place, &format!("these results are no array: {}", reason(&error)));
         }
-        inside.into_iter().try_for_each(|result| self.nested((result.get(), fields), place, found))
+        inside.into_iter().try_for_each(|result| self.nested((result.get(), fields), place))
     }
 
     /// `"rows": [{…},{…}]`, or null.
-    fn rows(
-        &mut self,
-        to: (&str, &str),
-        rows: &RawValue,
-        (place, found): (Place, &mut Vec<(Place, String)>),
-    ) -> Result<()> {
+    fn rows(&mut self, to: (&str, &str), rows: &RawValue, place: Place) -> Result<()> {
         if rows.get() == "null" {
             return Ok(());
         }
@@ -295,7 +279,7 @@ impl Reader<'_, '_> {
         let read = each_element(rows, &mut |row| {
             if pushed.is_ok() {
                 let offset = (row.get().as_ptr() as usize).saturating_sub(start) as u64;
-                pushed = self.one(to, row, (Place { column: place.column + offset, ..place }, found));
+                pushed = self.one(to, row, Place { column: place.column + offset, ..place });
             }
         });
         pushed?;
@@ -303,27 +287,19 @@ impl Reader<'_, '_> {
             let why =
                 format!("expected an array of rows, found `{}`: {}", excerpt(rows.get()), reason(&error));
             self.gather.skipped(to, &why);
-            found.push((place, why));
+            self.gather.problem(place, &why);
         }
         Ok(())
     }
 
     /// A value where a row should be.
-    fn one(
-        &mut self,
-        to: (&str, &str),
-        row: &RawValue,
-        (place, found): (Place, &mut Vec<(Place, String)>),
-    ) -> Result<()> {
+    fn one(&mut self, to: (&str, &str), row: &RawValue, place: Place) -> Result<()> {
         if row.get().starts_with('{') {
             return self.row(to, row.get(), place);
         }
         let why = format!("expected a row, found `{}`", excerpt(row.get()));
         self.gather.skipped(to, &why);
-        // The first says enough of one result; all of them would be as much as the host likes.
-        if found.last().is_none_or(|(last, _)| last.line != place.line) {
-            found.push((place, why));
-        }
+        self.gather.problem(place, &why);
         Ok(())
     }
 

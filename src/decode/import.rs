@@ -642,7 +642,13 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             fs::write(dir.path().join("x.json"), &bytes).unwrap();
             fs::write(dir.path().join("y.json"), &text).unwrap();
-            for format in [None, Some(ImportFormat::Osqueryi), Some(ImportFormat::Osqueryd)] {
+            for format in [
+                None,
+                Some(ImportFormat::Osqueryi),
+                Some(ImportFormat::Osqueryd),
+                Some(ImportFormat::Fleet),
+                Some(ImportFormat::Velociraptor),
+            ] {
                 let options = ImportOptions { format, ..ImportOptions::default() };
                 let _ = run(dir.path(), &["."], &options);
             }

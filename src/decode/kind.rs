@@ -123,6 +123,16 @@ pub(super) fn is_all_arrays(head: &[u8]) -> bool {
     !keys.is_empty() && keys.iter().all(|key| key.value.starts_with(b"[") || key.value.starts_with(b"null"))
 }
 
+/// The text that a key of an object has, which need not be whole: `None` where it has none, or the text breaks off.
+pub(super) fn text_of_key(text: &[u8], names: &[&str]) -> Option<String> {
+    let keys = keys_of(text);
+    let key = names.iter().find_map(|name| keys.iter().find(|key| key.name == *name))?;
+    match Balance::default().scan(key.value) {
+        (length, true) if key.value.starts_with(b"\"") => Some(name_of(&key.value[..length]).into_owned()),
+        _ => None,
+    }
+}
+
 /// Whether the first line names columns as Fleet's UI does.
 fn is_fleet_csv(head: &[u8]) -> bool {
     let head = head.strip_prefix(b"\"").unwrap_or(head);
@@ -263,6 +273,18 @@ mod tests {
         check(r#"{"Pid":1,"FlowId":"F.1","ClientId":"C.1","Fqdn":"a"}"#, Kind::Artifact);
         check(r#"[{"Pid":1,"ClientId":"C.1"}]"#, Kind::Artifact);
         check(r#"{"Pid":1,"Name":"x"}"#, Kind::Table);
+    }
+
+    #[test]
+    fn a_broken_object_says_whose_it_is() {
+        let check = |text: &str, expect: Option<&str>| {
+            assert_eq!(text_of_key(text.as_bytes(), &["host", "host_name"]).as_deref(), expect, "{text}");
+        };
+        check(r#"{"host":"web-4","rows":[{"#, Some("web-4"));
+        check(r#"{"host_id":1,"host_name":"a\"b","columns":{"x""#, Some("a\"b"));
+        check(r#"{"rows":[{"host":"other"}],"host":"a"#, None);
+        check(r#"{"host":5"#, None);
+        check("Error", None);
     }
 
     #[test]

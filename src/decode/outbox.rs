@@ -25,6 +25,11 @@ impl Outbox {
         Self { source, chunk_bytes, chunkers: BTreeMap::new(), bytes: 0 }
     }
 
+    /// The file.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
     pub(super) fn push(
         &mut self,
         to: (&str, &str),

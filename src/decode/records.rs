@@ -12,7 +12,7 @@ use super::osqueryd::check_host;
 use super::outbox::Outbox;
 use super::source::{Place, Source};
 use super::walk::{HostFiles, RecordFile};
-use super::{excerpt, fleet, velociraptor};
+use super::{Problem, Problems, excerpt, fleet, velociraptor};
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::model::Status;
@@ -40,6 +40,7 @@ pub(super) fn gather(
         answers: BTreeMap::new(),
         outbox: Outbox::new(String::new(), options.limits.chunk_bytes),
         file: 0,
+        problems: Problems::default(),
         touched: BTreeSet::new(),
     };
     for (number, file) in files.iter().enumerate() {
@@ -79,6 +80,8 @@ pub(super) struct Gather<'a> {
     answers: BTreeMap<(String, String), Gathered>,
     outbox: Outbox,
     file: usize,
+    /// What is wrong with what the file at hand says.
+    problems: Problems,
     /// Answers that the file at hand told of.
     touched: BTreeSet<(String, String)>,
 }
@@ -109,7 +112,20 @@ impl Gather<'_> {
         self.report.files += 1;
         self.report.bytes += source.at;
         self.report.absorb(source.problems.kept, source.problems.total);
+        let problems = std::mem::take(&mut self.problems);
+        self.report.absorb(problems.kept, problems.total);
         Ok(())
+    }
+
+    /// Notes that something in the file at hand is not what it should be.
+    pub(super) fn problem(&mut self, place: Place, message: &str) {
+        let source = self.outbox.source();
+        self.problems.add(|| Problem {
+            source: source.to_owned(),
+            line: place.line,
+            column: place.column,
+            message: message.to_owned(),
+        });
     }
 
     /// The host of that name; where another id came with the name before, the name with the id. None, and why, when it
@@ -251,4 +267,150 @@ fn settle(host: String, table: String, gathered: Gathered) -> ImportAnswer {
 fn excerpt_of_error(text: &str) -> String {
     let line: Cow<'_, str> = text.lines().map(str::trim).collect::<Vec<_>>().join(" ").into();
     line.chars().filter(|character| !character.is_control()).take(500).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::super::import::import;
+    use super::super::{Chunk, ImportFormat};
+    use super::*;
+
+    /// Rows by host and table as they were handed on, and the answers.
+    #[derive(Default)]
+    struct Seen {
+        hosts: BTreeSet<String>,
+        rows: Vec<(String, String, Value)>,
+        answers: Vec<ImportAnswer>,
+    }
+
+    impl ImportSink for Seen {
+        fn host(&mut self, host: &str) -> Result<()> {
+            assert!(self.hosts.insert(host.to_owned()), "`{host}` twice");
+            Ok(())
+        }
+
+        fn rows(&mut self, host: &str, table: &str, chunk: Chunk) -> Result<()> {
+            assert!(self.hosts.contains(host));
+            let Value::Array(rows) = serde_json::from_str(&chunk.json).unwrap() else { panic!("{chunk:?}") };
+            assert_eq!(rows.len() as u64, chunk.rows);
+            self.rows.extend(rows.into_iter().map(|row| (host.to_owned(), table.to_owned(), row)));
+            Ok(())
+        }
+
+        fn answered(&mut self, answer: ImportAnswer) -> Result<()> {
+            let is_of_it = |row: &&(String, String, Value)| row.0 == answer.host && row.1 == answer.table;
+            assert_eq!(self.rows.iter().filter(is_of_it).count() as u64, answer.rows, "{answer:?}");
+            self.answers.push(answer);
+            Ok(())
+        }
+    }
+
+    fn run(name: &str, bytes: &[u8], format: Option<ImportFormat>) -> (Seen, ImportReport) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let mut seen = Seen::default();
+        let options = ImportOptions { format, host: Some("h".to_owned()), ..ImportOptions::default() };
+        let report = import(&[path], &options, &Catalog::builtin().unwrap(), &mut seen).unwrap();
+        assert_eq!(seen.rows.len() as u64, report.rows);
+        for (host, table, _) in &seen.rows {
+            assert!(seen.answers.iter().any(|answer| &answer.host == host && &answer.table == table));
+        }
+        (seen, report)
+    }
+
+    /// One line of fleetctl: its host, how many rows it has, or something that is none.
+    fn line() -> impl Strategy<Value = (Option<(String, usize)>, String)> {
+        let good = ("[a-c]", 0_usize..4).prop_map(|(host, rows)| {
+            let rows_json: Vec<Value> = (0..rows).map(|row| json!({"x": row.to_string()})).collect();
+            (Some((host.clone(), rows)), json!({"host": host, "rows": rows_json}).to_string())
+        });
+        let bad = "[a-z]{1,5}|\\{\"host\":\"[a-c]\",\"rows\":\\[\\{|\\{\\}|[0-9]{1,3}|\\[\\{";
+        prop_oneof![good, bad.prop_map(|text| (None, text))]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn lines_of_fleetctl_cost_only_themselves(lines in prop::collection::vec(line(), 1..12)) {
+            let text: Vec<&str> = lines.iter().map(|(_, text)| text.as_str()).collect();
+            // An array is read to its end, wherever that is.
+            prop_assume!(!text.iter().any(|line| line.starts_with('[')));
+            let (seen, report) = run("users.json", text.join("\n").as_bytes(), Some(ImportFormat::Fleet));
+            let good: Vec<&(String, usize)> = lines.iter().filter_map(|(good, _)| good.as_ref()).collect();
+            let rows: usize = good.iter().map(|(_, rows)| rows).sum();
+            prop_assert_eq!(seen.rows.len(), rows);
+            for (host, _) in &good {
+                prop_assert!(seen.answers.iter().any(|answer| &answer.host == host));
+            }
+            let bad = lines.len() - good.len();
+            prop_assert!(report.problems_total >= bad as u64, "{:?}", report.problems);
+        }
+
+        #[test]
+        fn rows_of_velociraptor_are_all_there(
+            rows in prop::collection::vec(("[a-c]{0,1}", "\\PC{0,8}", any::<u32>()), 1..20),
+        ) {
+            let text: Vec<String> = rows
+                .iter()
+                .map(|(host, text, number)| json!({"Text": text, "Deep": {"N": number}, "Fqdn": host, "ClientId": "C.1", "FlowId": "F"}).to_string())
+                .collect();
+            let (seen, _) = run("Linux.Sys.Pslist.json", text.join("\n").as_bytes(), None);
+            let mut expect: Vec<(String, Value)> = rows
+                .iter()
+                .map(|(host, text, number)| {
+                    let host = if host.is_empty() { "C.1" } else { host };
+                    (host.to_owned(), json!({"text": text, "deep_n": number}))
+                })
+                .collect();
+            let mut found: Vec<(String, Value)> =
+                seen.rows.into_iter().map(|(host, table, row)| {
+                    assert_eq!(table, "linux_sys_pslist");
+                    (host, row)
+                }).collect();
+            let key = |pair: &(String, Value)| format!("{pair:?}");
+            expect.sort_by_key(key);
+            found.sort_by_key(key);
+            prop_assert_eq!(found, expect);
+        }
+
+        #[test]
+        fn tables_of_the_ui_are_all_there(
+            cells in prop::collection::vec(("[a-c]", "\\PC{0,8}|[\",\n\\\\]{1,3}"), 1..20),
+            as_json in any::<bool>(),
+        ) {
+            let cell = |text: &str| match as_json {
+                true => json!(text).to_string(),
+                false => format!("\"{}\"", text.replace('"', "\"\"")),
+            };
+            let head = if as_json { "\"host_display_name\",\"x\"" } else { "host_display_name,x" };
+            let lines: Vec<String> = cells.iter().map(|(host, x)| format!("{host},{}", cell(x))).collect();
+            let text = format!("{head}\n{}\n", lines.join("\n"));
+            let (seen, report) = run("users.csv", text.as_bytes(), None);
+            let mut found: Vec<(String, String)> =
+                seen.rows.into_iter().map(|(host, _, row)| (host, row["x"].as_str().unwrap().to_owned())).collect();
+            let mut expect: Vec<(String, String)> = cells.clone();
+            found.sort();
+            expect.sort();
+            prop_assert_eq!(found, expect, "{:?}", report.problems);
+        }
+
+        #[test]
+        fn any_bytes_are_read_in_every_format(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            text in r#"(\{"(host|ClientId|host_id)":"a","(rows|results|columns)":(\[\{"a":"b"\}\]|\{\}|null|5)\}[\n,]?|host_display_name,x\n|"a",","\n?){0,5}"#,
+        ) {
+            for format in [ImportFormat::Fleet, ImportFormat::Velociraptor] {
+                for bytes in [bytes.as_slice(), text.as_bytes()] {
+                    let _ = run("x.json", bytes, Some(format));
+                }
+            }
+        }
+    }
 }

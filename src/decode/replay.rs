@@ -13,9 +13,10 @@ use memchr::memmem;
 use serde_json::value::RawValue;
 
 use super::import::{ImportAnswer, ImportOptions, ImportReport, ImportSink};
+use super::kind::text_of_key;
 use super::lines::{Lines, in_order};
 use super::names::{mapped_table, note_of_own_name};
-use super::osqueryd::{LogBody, LogEntry, LogLine};
+use super::osqueryd::{LogBody, LogEntry, LogLine, check_host};
 use super::outbox::Outbox;
 use super::row::{Pairs, text_of};
 use super::source::Place;
@@ -86,6 +87,7 @@ impl Replay<'_> {
                         return Ok(());
                     }
                     Err((column, message)) => {
+                        self.broken(&line.text, &message);
                         source.problem(Place { line: line.number, column }, || message);
                         return Ok(());
                     }
@@ -119,6 +121,18 @@ impl Replay<'_> {
             report.absorb(lines.problems.kept, lines.problems.total);
         }
         Ok(())
+    }
+
+    /// Notes for the host that a line which cannot be read names in front that its state is not whole.
+    fn broken(&mut self, text: &str, message: &str) {
+        let names = [&["hostIdentifier", "hostname"][..], &["name"]];
+        let [Some(host), Some(query)] = names.map(|names| text_of_key(text.as_bytes(), names)) else {
+            return;
+        };
+        if check_host(&host).is_ok() {
+            let state = self.states.entry(host).or_default().entry(query).or_default();
+            message.clone_into(&mut state.error);
+        }
     }
 
     /// Notes for hosts of a file that its end could not be read.

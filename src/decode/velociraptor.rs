@@ -26,59 +26,65 @@ use crate::error::Result;
 const DEPTH: usize = 3;
 /// Names of columns that are longer stand under `extra`.
 const LONGEST_NAME: usize = 64;
+/// Artifacts that rows of one file may name.
+const MOST_ARTIFACTS: usize = 256;
 /// Columns that are said of a row and are none of the query.
 const BESIDE: [&str; 6] = ["ClientId", "Fqdn", "FlowId", "HuntId", "_OrgId", "_Source"];
 
 /// Reads one file.
 pub(super) fn read(gather: &mut Gather<'_>, source: &mut Source<'_>, file: &RecordFile) -> Result<()> {
-    let artifact = artifact_of(&file.path).unwrap_or_else(|| without_date(&stem_of(&file.path)).to_owned());
-    let mut reader = Reader { gather, file, artifact, tables: BTreeMap::new(), rows: 0 };
+    let named = artifact_of(&file.path);
+    let is_named = named.is_some();
+    let artifact = named.unwrap_or_else(|| without_date(&stem_of(&file.path)).to_owned());
+    let mut reader = Reader { gather, file, artifact, is_named, tables: BTreeMap::new(), rows: 0 };
     let limits = reader.gather.options.limits.clone();
-    let mut found = Vec::new();
     let mut broken = 0;
     Documents::new(source, &limits, &[]).each(&mut |piece| {
         match piece {
-            Piece::Object(text, place, _) => reader.row(text, place, &mut found)?,
+            Piece::Object(text, place, _) => reader.row(text, place)?,
             _ => broken += 1,
         }
         Ok(())
     })?;
-    reader.end(broken)?;
-    found.into_iter().for_each(|(place, message): (Place, String)| source.problem(place, || message));
-    Ok(())
+    reader.end(broken)
 }
 
 struct Reader<'g, 'a> {
     gather: &'g mut Gather<'a>,
     file: &'g RecordFile,
     artifact: String,
+    /// Whether the file is named after it; else rows may say what they are of.
+    is_named: bool,
     /// Tables of artifacts, once they are known.
     tables: BTreeMap<String, String>,
     rows: u64,
 }
 
 impl Reader<'_, '_> {
-    fn row(&mut self, text: &str, place: Place, found: &mut Vec<(Place, String)>) -> Result<()> {
+    fn row(&mut self, text: &str, place: Place) -> Result<()> {
         self.rows += 1;
         let pairs = match serde_json::from_str::<Pairs<'_>>(text) {
             Ok(Pairs(pairs)) => pairs,
             Err(error) => {
-                found.push((place, format!("expected a row, found `{}`: {}", excerpt(text), reason(&error))));
+                let why = format!("expected a row, found `{}`: {}", excerpt(text), reason(&error));
+                self.gather.problem(place, &why);
                 return Ok(());
             }
         };
         let beside = |name: &str| {
-            let value = pairs.iter().find(|(key, _)| key == name)?.1;
+            // The last counts: a client may put such a column into its rows, and the server adds its own behind.
+            let value = pairs.iter().rfind(|(key, _)| key == name)?.1;
             text_of(value).map(|text| shown(text).into_owned()).filter(|text| !text.is_empty())
         };
         let host = match self.host(beside("Fqdn"), beside("ClientId"))? {
             Ok(host) => host,
             Err(why) => {
-                found.push((place, why));
+                self.gather.problem(place, &why);
                 return Ok(());
             }
         };
-        let artifact = beside("_Source").unwrap_or_else(|| self.artifact.clone());
+        let named = beside("_Source").filter(|_| !self.is_named);
+        let artifact = named.unwrap_or_else(|| self.artifact.clone());
         let own = pairs.iter().filter(|(key, _)| !BESIDE.contains(&key.as_ref()));
         let mut fields = Vec::new();
         let mut names = Vec::new();
@@ -114,16 +120,17 @@ impl Reader<'_, '_> {
         if let Some(table) = self.tables.get(&artifact) {
             return Ok(table.clone());
         }
+        // A row may say that it is of any artifact: what is too much of that is of the file's.
+        if self.tables.len() >= MOST_ARTIFACTS && artifact != self.artifact {
+            return self.table(self.artifact.clone(), columns);
+        }
         let options = self.gather.options;
         let table = match (&options.table, options.map.contains_key(&artifact)) {
             (None, false) => table_of_artifact(&artifact, columns, self.gather.catalog),
             (Some(_), false) => options.table_of(&artifact, self.gather.catalog),
             (_, true) => mapped_table(&artifact, &options.map, self.gather.catalog),
         };
-        // A row may say that it is of any artifact.
-        if self.tables.len() < 1_024 {
-            self.tables.insert(artifact, table.clone());
-        }
+        self.tables.insert(artifact, table.clone());
         Ok(table)
     }
 

@@ -160,24 +160,21 @@ impl Walker<'_> {
         let whole = fs::canonicalize(path).map_err(|source| self.options.files.unreadable(path, source))?;
         let kind = self.kind_of(path)?;
         let parent = whole.parent().unwrap_or(Path::new("/"));
+        self.needs_names(path, kind)?;
         match kind {
             Kind::Log => self.found.logs.push(path.to_owned()),
             Kind::Fleet(_) => self.record(path, kind, None),
             Kind::Artifact => {
-                let host = self.named_quietly(parent);
+                let is_nameless = self.options.nameless.as_deref() == Some(path);
+                let host = if is_nameless { self.options.host.clone() } else { self.named_quietly(parent) };
                 self.record(path, kind, host);
             }
+            Kind::Host => self.object(path)?,
             Kind::Empty if !is_json_name(path) => self.skip(path, "empty file"),
-            Kind::Host | Kind::Table | Kind::Empty => {
-                self.needs_names(path, kind == Kind::Table)?;
-                match kind {
-                    Kind::Host => self.object(path)?,
-                    _ => {
-                        if let Some(host) = self.named(parent) {
-                            self.host(&host, parent)?;
-                            self.table(&host, path);
-                        }
-                    }
+            Kind::Table | Kind::Empty => {
+                if let Some(host) = self.named(parent) {
+                    self.host(&host, parent)?;
+                    self.table(&host, path);
                 }
             }
             Kind::Other => {
@@ -191,16 +188,17 @@ impl Walker<'_> {
     }
 
     /// What comes from standard input has no place that could name a host or a table.
-    fn needs_names(&self, path: &Path, is_table: bool) -> Result<()> {
+    fn needs_names(&self, path: &Path, kind: Kind) -> Result<()> {
         if self.options.nameless.as_deref() != Some(path) {
             return Ok(());
         }
         let name = self.options.files.name(path);
-        if self.options.host.is_none() {
+        if matches!(kind, Kind::Host | Kind::Table) && self.options.host.is_none() {
             return Err(Error::usage(format!("nothing in {name} names a host"))
                 .hint("`--host NAME` says whose rows they are"));
         }
-        if is_table && self.options.table.is_none() {
+        let is_of_one = matches!(kind, Kind::Table | Kind::Fleet(_) | Kind::Artifact);
+        if is_of_one && self.options.table.is_none() {
             return Err(Error::usage(format!("nothing in {name} names a table"))
                 .hint("`--table NAME` says which table it is"));
         }

@@ -27,6 +27,9 @@ pub(super) enum Source {
     Remote(Remote),
 }
 
+/// Says of an object whether it is fetched.
+pub(super) type Wanted<'a> = &'a dyn Fn(&RemoteFile) -> bool;
+
 /// Objects on S3.
 #[derive(Debug)]
 pub(super) struct Remote {
@@ -100,7 +103,7 @@ impl Inputs {
         app: &App,
         (store, snapshot): (&Store, SnapshotId),
         (sources, most): (Vec<Source>, u64),
-        wanted: &dyn Fn(&RemoteFile) -> bool,
+        wanted: Wanted<'_>,
     ) -> Result<Self> {
         let mut inputs = Self::default();
         if sources.iter().any(|source| !matches!(source, Source::Local(_))) {
@@ -142,7 +145,7 @@ impl Inputs {
         &mut self,
         app: &App,
         number: usize,
-        (remote, most, wanted): (Remote, u64, &dyn Fn(&RemoteFile) -> bool),
+        (remote, most, wanted): (Remote, u64, Wanted<'_>),
     ) -> Result<()> {
         self.listed.extend(remote.files.iter().map(|file| file.url.clone()));
         self.urls.push(remote.url.trim_end_matches('/').to_owned());

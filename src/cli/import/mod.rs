@@ -64,7 +64,7 @@ pub(super) struct Args {
     at: Option<DateTime<Utc>>,
     /// Import only what is new or has changed since the last `--once` of this fleet; the store remembers, the directory
     /// is left as it is
-    #[arg(long)]
+    #[arg(long, conflicts_with = "at")]
     once: bool,
     /// Most that a packed file may become, in MiB [default: 1024, or a hundred times its size]
     #[arg(long, value_name = "MIB")]

@@ -66,7 +66,12 @@ fn a_broken_line_costs_nothing_but_itself() {
     let broken = format!("{}Error talking to server: EOF\n{{\"host\":\"web-4\",\"rows\":[{{\n", fleetctl());
     env.write("users.json", broken + &fleetctl().replace("web-", "db-"));
     let output = import(&env, &["users.json"]);
-    assert_eq!(coverage(&env).len(), 6, "{}", output.stderr);
+    let found = coverage(&env);
+    assert_eq!(found.len(), 7, "{}", output.stderr);
+    assert!(
+        found[5].starts_with("web-3/users error") && found[6].starts_with("web-4/users error 0"),
+        "{found:?}"
+    );
     for line in ["users.json:4", "users.json:5"] {
         assert!(output.stderr.contains(line), "{}", output.stderr);
     }
@@ -92,6 +97,9 @@ fn what_no_place_names_is_told_with_flags() {
     let output = env.run_with_stdin(&[&args[..], &["--host", "h", "--table", "users"]].concat(), rows);
     assert_eq!(output.status, 0, "{}", output.stderr);
     assert_eq!(users(&env), ["h/eve"]);
+    let row = br#"{"Pid": 1, "ClientId": "C.1", "Fqdn": "web-9"}"#;
+    let output = env.run_with_stdin(&args, row);
+    assert!(output.status == 2 && output.stderr.contains("--table NAME"), "{}", output.stderr);
     let packed = zstd::encode_all(fleetctl().as_bytes(), 1).unwrap();
     let output = env.run_with_stdin(&[&args[..], &["--table", "users"]].concat(), &packed);
     assert_eq!(output.status, 0, "{}", output.stderr);
@@ -241,6 +249,16 @@ fn rows_of_velociraptor_have_tables_of_their_own() {
 }
 
 #[test]
+fn a_client_cannot_pass_for_another() {
+    let env = TestEnv::new();
+    // What the client says first, the server says behind.
+    let row = r#"{"User":"eve","ClientId":"C.9","Fqdn":"victim","_Source":"X.OSQuery.users","FlowId":"F.1","ClientId":"C.1","Fqdn":"web-1"}"#;
+    env.write("All Linux.Sys.Users.json", row);
+    import(&env, &["All Linux.Sys.Users.json"]);
+    assert_eq!(coverage(&env), ["web-1/linux_sys_users ok 1"]);
+}
+
+#[test]
 fn collections_of_velociraptor_are_read_as_they_lie_there() {
     let env = TestEnv::new();
     let row = |user: &str| json!({"User": user, "Uid": 0}).to_string();
@@ -273,6 +291,45 @@ fn collections_of_velociraptor_are_read_as_they_lie_there() {
     let output = import(&env, &["hunt"]);
     assert_eq!(coverage(&env), ["web-1/linux_sys_users ok 1"], "not twice");
     assert!(output.stderr.contains("the same rows"), "{}", output.stderr);
+}
+
+/// Processes of 30 hosts, one of which runs something from a place that anybody may write to.
+fn processes() -> String {
+    let row = |host: u64, name: &str, exe: &str, pid: u64| {
+        json!({"Pid": pid, "Ppid": 1, "Name": name, "CommandLine": exe, "Exe": exe, "Hash": {"SHA256": exe.len().to_string()},
+               "Username": "root", "CreateTime": format!("2026-01-05T10:00:{:02}Z", pid % 60), "RSS": pid * 7,
+               "Deleted": false, "FlowId": "F.1", "ClientId": format!("C.{host}"), "Fqdn": format!("web-{host:02}")})
+    };
+    let mut rows = Vec::new();
+    for host in 0..30 {
+        rows.push(row(host, "systemd", "/usr/lib/systemd/systemd", 1));
+        rows.push(row(host, "sshd", "/usr/sbin/sshd", 300 + host * 13));
+    }
+    rows.push(row(17, "kworker", "/dev/shm/.x/kworker", 4_711));
+    lines(&rows)
+}
+
+#[test]
+fn schemas_for_velociraptor_tell_what_stands_out() {
+    let env = TestEnv::new();
+    let schemas = crate::env::root().join("docs/velociraptor");
+    let schemas = schemas.to_str().unwrap();
+    env.write("All Linux.Sys.Pslist.json", processes());
+    let output = import(&env, &["--schemas", schemas, "All Linux.Sys.Pslist.json"]);
+    assert!(!output.stderr.contains("no schema declares"), "{}", output.stderr);
+    let missing = env.query("SELECT DISTINCT columns_missing FROM coverage");
+    assert_eq!(missing, [json!({"columns_missing": "hash_md5,hash_sha1"})]);
+    let args = ["--schemas", schemas, "analyze", "--fleet", "web", "--format", "json"];
+    let analysis = env.json(&args);
+    assert_eq!(analysis["hosts"][0]["host"], "web-17", "{}", analysis["hosts"][0]);
+    assert_eq!(analysis["hosts"][0]["verdict"], "outlier");
+    assert_eq!(analysis["hosts"][1]["verdict"], "normal");
+    // Each is a table that an artifact becomes, and none is asked of osquery.
+    for file in std::fs::read_dir(schemas).unwrap().flatten() {
+        let name = file.path().file_stem().unwrap().to_str().unwrap().to_owned();
+        let shown = env.ok(&["--schemas", schemas, "tables", "show", &name]);
+        assert!(name.starts_with("linux_") && shown.contains("Velociraptor"), "{shown}");
+    }
 }
 
 #[test]
@@ -397,6 +454,19 @@ fn logs_are_replayed_to_a_time() {
     assert_eq!(users(&env), ["h/root"]);
     let stderr = env.fails(&["import", "osqueryd.results.log", "--fleet", "web", "--at", "soon"], 2);
     assert!(stderr.contains("2h (ago)"), "{stderr}");
+}
+
+#[test]
+fn a_broken_line_of_a_log_is_counted_for_its_host() {
+    let env = TestEnv::new();
+    let whole = event(1_767_607_200, 0, "added", "root").to_string();
+    let broken = event(1_767_607_300, 1, "added", "eve").to_string();
+    let other = whole.replace("\"h\"", "\"other\"");
+    env.write("osqueryd.results.log", format!("{whole}\n{other}\n{}\n", &broken[..broken.len() - 9]));
+    import(&env, &["osqueryd.results.log"]);
+    let coverage = coverage(&env);
+    assert!(coverage[0].starts_with("h/users truncated 1 expected a log entry"), "{coverage:?}");
+    assert_eq!(coverage[1], "other/users ok 1");
 }
 
 #[test]
