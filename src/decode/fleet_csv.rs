@@ -13,7 +13,7 @@ use super::utf8::{json_text, show};
 use crate::error::Result;
 
 /// Columns that name the host, the best one first.
-const HOST: [&str; 4] = ["host_display_name", "host_hostname", "hostname", "host"];
+pub(super) const HOST: [&str; 4] = ["host_display_name", "host_hostname", "hostname", "host"];
 const FETCHED: &str = "last_fetched";
 /// What the UI exports of hosts that failed.
 const ERRORS: [&str; 2] = ["error", "osquery_version"];

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::artifacts::Collection;
+use super::fleet_csv::HOST;
 use super::import::{ImportFormat, ImportOptions};
 use super::kind::{
     GLANCE, HEAD, Kind, Shape, artifact_of, is_all_arrays, is_json_name, is_table_at_a_glance, kind_of_text,
@@ -465,5 +466,11 @@ impl Walker<'_> {
 /// In which form Fleet says something that does not look like it.
 fn shape_of(head: &[u8]) -> Shape {
     let head = head.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(head).trim_ascii_start();
-    if head.starts_with(b"{") || head.starts_with(b"[") { Shape::Lines } else { Shape::Csv }
+    let line = &head[..memchr::memchr(b'\n', head).unwrap_or(head.len())];
+    let mut cells = line.split(|byte| *byte == b',').map(|cell| cell.trim_ascii());
+    let names_host = cells.any(|cell| {
+        let cell = cell.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(cell);
+        HOST.iter().any(|name| cell == name.as_bytes())
+    });
+    if names_host { Shape::Csv } else { Shape::Lines }
 }

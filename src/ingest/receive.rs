@@ -11,7 +11,7 @@ use crate::collect::Answer;
 use crate::decode::{Chunk, Limits, Split, split_rows};
 use crate::error::Result;
 use crate::model::{Coverage, KnownHost, Status};
-use crate::store::{Frame, ImportedFile, RowsHeader, SpoolReader, SpoolWriter, pack};
+use crate::store::{Frame, RowsHeader, SpoolReader, SpoolWriter, pack};
 
 /// Most unknown columns that a payload announces.
 const MOST_UNKNOWN: usize = 64;
@@ -128,17 +128,7 @@ impl<'a> Receiver<'a> {
         self.spool.append(&Frame::Warning { text }, &[])
     }
 
-    /// Says which files an import takes, before it reads them; they are remembered when it has ended.
-    ///
-    /// # Errors
-    /// The spool cannot be written.
-    pub fn importing(&mut self, files: &[ImportedFile]) -> Result<()> {
-        // A header of the spool is bounded.
-        let frame = |files: &[ImportedFile]| Frame::Imported { files: files.to_vec(), is_end: false };
-        files.chunks(1_000).try_for_each(|files| self.spool.append(&frame(files), &[]))
-    }
-
-    /// Says that all rows of these files are received.
+    /// Says that all rows of the files that the spool was made with are received: they are remembered.
     ///
     /// # Errors
     /// The spool cannot be written.

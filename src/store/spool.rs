@@ -24,6 +24,8 @@ const MAGIC: &[u8; 8] = b"DIFFYSP1";
 const PREFIX_BYTES: usize = 4 + 8 + 16;
 /// A header larger than this is no header.
 const LARGEST_HEADER: u32 = 16 * 1024 * 1024;
+/// Imported files in one header.
+const FILES_AT_ONCE: usize = 1_000;
 /// A payload that unpacks to more than this is no payload; the decoder's chunks are a megabyte or one large row.
 const LARGEST_PAYLOAD: u64 = 1024 * 1024 * 1024;
 /// Extension of a spool that has no first frame yet.
@@ -286,6 +288,14 @@ impl SpoolWriter {
     /// # Errors
     /// The file cannot be made; it is named.
     pub fn create(path: PathBuf, begin: &SpoolBegin) -> Result<Self> {
+        Self::create_with(path, begin, &[])
+    }
+
+    /// As [`Self::create`], for an import that remembers the files it takes: it has its name only when they are in it.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_with(path: PathBuf, begin: &SpoolBegin, files: &[ImportedFile]) -> Result<Self> {
         let cannot = |source| {
             Error::remote(format!("cannot create `{}`", path.display()))
                 .source(source)
@@ -309,6 +319,9 @@ impl SpoolWriter {
             frame: Vec::new(),
         };
         writer.append(&Frame::Begin(begin.clone()), &[])?;
+        for some in files.chunks(FILES_AT_ONCE) {
+            writer.append(&Frame::Imported { files: some.to_vec(), is_end: false }, &[])?;
+        }
         std::fs::rename(&new, &path).map_err(cannot)?;
         Ok(writer)
     }

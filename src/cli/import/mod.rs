@@ -199,8 +199,9 @@ fn read_files(
     news: Option<&News>,
 ) -> Result<SpoolReader> {
     let path = store.spool_path(begin.snapshot);
-    let receiver = Receiver::new(&app.catalog, SpoolWriter::create(path.clone(), begin)?);
-    receive(app, receiver, (inputs, options), news).inspect_err(|_| {
+    let files = news.map_or(&[][..], |news| &news.files);
+    let receiver = Receiver::new(&app.catalog, SpoolWriter::create_with(path.clone(), begin, files)?);
+    receive(app, receiver, (inputs, options), news.is_some()).inspect_err(|_| {
         let _ = std::fs::remove_file(&path);
     })
 }
@@ -209,11 +210,8 @@ fn receive(
     app: &App,
     mut receiver: Receiver<'_>,
     (inputs, options): (&Inputs, &ImportOptions),
-    news: Option<&News>,
+    is_remembered: bool,
 ) -> Result<SpoolReader> {
-    if let Some(news) = news {
-        receiver.importing(&news.files)?;
-    }
     let progress = Progress::new(app.progress, "reading rows", None);
     let mut sink = Sink { receiver: &mut receiver, progress: &progress };
     let mut report = decode::import(&inputs.paths, options, &app.catalog, &mut sink)?;
@@ -222,7 +220,7 @@ fn receive(
     tell(app, &report);
     if report.hosts == 0 {
         return Err(Error::data("found no host in these files").hint(
-            "expected output of `osqueryi --json`, logs of osqueryd, exports of Fleet, or artifacts of Velociraptor; `--format` forces one",
+            "expected HOST/TABLE.json of `osqueryi --json`, logs of osqueryd, exports of Fleet, or artifacts of Velociraptor; `--format` forces one",
         ));
     }
     for note in &report.notes {
@@ -235,7 +233,7 @@ fn receive(
             report.problems.first().map(ToString::to_string).unwrap_or_default()
         ))?;
     }
-    if news.is_some() {
+    if is_remembered {
         receiver.imported()?;
     }
     receiver.into_reader()
