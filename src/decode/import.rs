@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 
 use super::ahead::ahead;
-use super::names::note_of_own_name;
+use super::input::Files;
+use super::names::{mapped_table, not_own, note_of_own_name};
+use super::records::gather;
 use super::replay::replay;
 use super::split::{Split, TableSplit};
-use super::walk::{Found, HostFiles, walk};
-use super::{Chunk, Limits, PROBLEMS_KEPT, Problem, excerpt, input, split_host, split_rows};
+use super::walk::{FileRole, Found, HostFiles, walk};
+use super::{Chunk, Limits, PROBLEMS_KEPT, Problem, excerpt, split_host, split_rows};
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::model::{Coverage, Status};
@@ -22,6 +24,10 @@ pub enum ImportFormat {
     Osqueryi,
     /// Results and snapshot logs of osqueryd.
     Osqueryd,
+    /// What Fleet says of many hosts: lines of `fleetctl`, answers of its REST API, tables of its UI.
+    Fleet,
+    /// Rows of artifacts of Velociraptor.
+    Velociraptor,
 }
 
 /// How to import.
@@ -33,10 +39,29 @@ pub struct ImportOptions {
     pub map: BTreeMap<String, String>,
     /// The host of files that name none; else it is the name of their directory.
     pub host: Option<String>,
+    /// The table of files of one table; else it is told from their names.
+    pub table: Option<String>,
+    /// A file whose name and place say nothing, because it has come from standard input.
+    pub nameless: Option<PathBuf>,
+    /// How files are opened and named.
+    pub files: Files,
+    /// The only files that are read, each with whether it is fresh; all when none are said. Logs that are not fresh tell
+    /// the past of hosts that are in fresh ones; of a host's own files, all are read when one is fresh.
+    pub chosen: Option<BTreeMap<PathBuf, bool>>,
     /// How much is taken at once.
     pub limits: Limits,
     /// Log entries after this time do not count.
     pub at: Option<DateTime<Utc>>,
+}
+
+impl ImportOptions {
+    /// The table of a file of one table, whose name without endings is `stem`.
+    pub(super) fn table_of(&self, stem: &str, catalog: &Catalog) -> String {
+        match &self.table {
+            Some(table) => not_own(table.clone()),
+            None => mapped_table(stem, &self.map, catalog),
+        }
+    }
 }
 
 /// Takes what an import finds: each host first, then its rows, then one answer for each of its tables.
@@ -108,6 +133,8 @@ pub struct ImportReport {
     pub problems_total: u64,
     /// Files and directories that were not read, each with the reason.
     pub skipped: Vec<String>,
+    /// What a reader of the rows should know of where they come from.
+    pub notes: Vec<String>,
     /// Log entries that newer ones replace.
     pub superseded: u64,
     /// Log entries after the time asked for.
@@ -117,6 +144,11 @@ pub struct ImportReport {
 }
 
 impl ImportReport {
+    pub(super) fn problem(&mut self, source: &str, message: impl FnOnce() -> String) {
+        let problem = Problem { source: source.to_owned(), line: 0, column: 0, message: message() };
+        self.absorb(vec![problem], 1);
+    }
+
     pub(super) fn absorb(&mut self, kept: Vec<Problem>, total: u64) {
         self.problems_total += total;
         let room = PROBLEMS_KEPT.saturating_sub(self.problems.len());
@@ -138,17 +170,33 @@ pub fn import(
     ahead(sink, |sink| read(paths, options, catalog, sink))
 }
 
+/// The files that an import of these paths reads, and what it does not read, each with the reason.
+///
+/// # Errors
+/// As [`import`], but for the sink.
+pub fn survey(
+    paths: &[PathBuf],
+    options: &ImportOptions,
+    catalog: &Catalog,
+) -> Result<(BTreeMap<PathBuf, FileRole>, Vec<String>)> {
+    let found = walk(paths, options, catalog)?;
+    Ok((found.files(), found.skipped))
+}
+
 fn read(
     paths: &[PathBuf],
     options: &ImportOptions,
     catalog: &Catalog,
     sink: &mut dyn ImportSink,
 ) -> Result<ImportReport> {
-    let Found { hosts, logs, skipped } = walk(paths, options, catalog)?;
+    let Found { hosts, logs, records, skipped } = walk(paths, options, catalog)?;
     let mut report = ImportReport { skipped, ..ImportReport::default() };
     let mut importer = Importer { options, catalog, sink, report: &mut report };
     for (host, files) in &hosts {
         importer.host(host, files)?;
+    }
+    if !records.is_empty() {
+        gather(&records, (options, catalog), &hosts, (sink, &mut report))?;
     }
     if !logs.is_empty() {
         replay(&logs, (options, catalog), &hosts, (sink, &mut report))?;
@@ -180,7 +228,7 @@ impl Importer<'_> {
         for (table, paths) in &files.tables {
             for path in paths {
                 let answer = self.table(host, table, path)?;
-                self.add(&mut answers, answer, &path.display().to_string());
+                self.add(&mut answers, answer, &self.options.files.name(path));
             }
             // At once, so that what is under way stays small.
             answers.remove(table).map_or(Ok(()), |answer| self.sink.answered(answer))?;
@@ -206,8 +254,8 @@ impl Importer<'_> {
 
     /// One file of one table.
     fn table(&mut self, host: &str, table: &str, path: &Path) -> Result<ImportAnswer> {
-        let name = path.display().to_string();
-        let mut reader = match input::open(path) {
+        let name = self.options.files.name(path);
+        let mut reader = match self.options.files.open(path) {
             Ok(reader) => reader,
             Err(error) => {
                 let split = Split { complete: true, ..Split::default() };
@@ -232,10 +280,10 @@ impl Importer<'_> {
 
     /// One file with all tables of a host.
     fn object(&mut self, host: &str, path: &Path) -> Result<BTreeMap<String, ImportAnswer>> {
-        let name = path.display().to_string();
-        let mut reader = input::open(path)?;
+        let name = self.options.files.name(path);
+        let mut reader = self.options.files.open(path)?;
         let (sink, options, catalog) = (&mut *self.sink, self.options, self.catalog);
-        let table_of = |key: &str| super::names::mapped_table(key, &options.map, catalog);
+        let table_of = |key: &str| mapped_table(key, &options.map, catalog);
         let (split, tables) = split_host(&mut *reader, &name, &options.limits, &mut |key, chunk| {
             sink.rows(host, &table_of(key), chunk)
         })?;
@@ -594,7 +642,13 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             fs::write(dir.path().join("x.json"), &bytes).unwrap();
             fs::write(dir.path().join("y.json"), &text).unwrap();
-            for format in [None, Some(ImportFormat::Osqueryi), Some(ImportFormat::Osqueryd)] {
+            for format in [
+                None,
+                Some(ImportFormat::Osqueryi),
+                Some(ImportFormat::Osqueryd),
+                Some(ImportFormat::Fleet),
+                Some(ImportFormat::Velociraptor),
+            ] {
                 let options = ImportOptions { format, ..ImportOptions::default() };
                 let _ = run(dir.path(), &["."], &options);
             }

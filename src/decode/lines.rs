@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use memchr::{memchr, memmem};
 
+use super::input::Files;
 use super::osqueryd::{LogLine, parse_line};
 use super::source::Source;
 use super::split::reason;
 use super::utf8::json_text;
-use super::{Problems, excerpt, input};
+use super::{Problems, excerpt};
 use crate::error::Result;
 
 /// A line of a log.
@@ -43,11 +44,13 @@ pub(super) struct Lines {
     limit: usize,
     pub(super) bytes: u64,
     pub(super) problems: Problems,
+    /// Whether reading failed before the end.
+    pub(super) failed: bool,
 }
 
 impl Lines {
     pub(super) fn new(name: String, limit: usize) -> Self {
-        Self { name, limit, bytes: 0, problems: Problems::default() }
+        Self { name, limit, bytes: 0, problems: Problems::default(), failed: false }
     }
 
     pub(super) fn each(
@@ -79,6 +82,7 @@ impl Lines {
             see(&line_of(place.line, &buffer, taken.ended), &mut source)?;
         }
         self.bytes = source.at;
+        self.failed = source.failed;
         self.problems = source.problems;
         Ok(())
     }
@@ -92,10 +96,10 @@ fn line_of(number: u64, bytes: &[u8], ended: bool) -> Line<'_> {
 }
 
 /// The files by the time of their first entry, so that rotated logs come before the current one.
-pub(super) fn in_order(files: &[PathBuf]) -> Result<Vec<PathBuf>> {
+pub(super) fn in_order(files: &[PathBuf], opened: &Files) -> Result<Vec<PathBuf>> {
     let mut dated = Vec::with_capacity(files.len());
     for path in files {
-        dated.push((first_time(&input::head(path, 4 << 20)?), path.clone()));
+        dated.push((first_time(&opened.head(path, 4 << 20)?), path.clone()));
     }
     dated.sort_by_key(|(time, _)| *time);
     Ok(dated.into_iter().map(|(_, path)| path).collect())

@@ -6,31 +6,42 @@
 //! their formats apart and feeds the first step.
 
 mod ahead;
+mod artifacts;
 mod build;
 mod cell;
 mod chunk;
+mod documents;
 mod flat;
+mod fleet;
+mod fleet_csv;
 mod import;
 mod input;
+mod kind;
 mod lines;
 mod names;
 mod osqueryd;
+mod outbox;
+mod records;
 mod replay;
 mod row;
 mod rows;
 mod source;
 mod split;
 mod state;
+mod utf16;
 mod utf8;
+mod velociraptor;
 mod walk;
 
 pub use self::build::{Decoded, decode};
-pub use self::import::{ImportAnswer, ImportFormat, ImportOptions, ImportReport, ImportSink, import};
+pub use self::import::{ImportAnswer, ImportFormat, ImportOptions, ImportReport, ImportSink, import, survey};
+pub use self::input::Files;
 pub use self::names::table_of_query;
 pub use self::osqueryd::{LogBody, LogEntry, LogLine, parse_line};
 pub use self::rows::{RowsBuilder, Taken};
 pub use self::split::{Split, TableSplit, split_host, split_rows};
 pub use self::utf8::unescape_differential;
+pub use self::walk::FileRole;
 
 /// How much of what a host says is taken at once.
 #[derive(Debug, Clone, PartialEq, Eq)]

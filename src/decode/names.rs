@@ -36,8 +36,24 @@ pub(super) fn mapped_table(name: &str, map: &BTreeMap<String, String>, catalog: 
     map.get(name).map_or_else(|| table_of_query(name, catalog), |table| not_own(table.clone()))
 }
 
+/// A name made into a table name, without a look at what tables there are.
+pub(super) fn plain_table(name: &str) -> String {
+    not_own(slug_of(name))
+}
+
+/// The name of a file without the date or time behind it: `processes (11-22-26 10-00-00)`, `users-2026-11-22T10`.
+pub(super) fn without_date(stem: &str) -> &str {
+    let is_of_date = |character: char| character.is_ascii_digit() || "-_.:+ ()TZ".contains(character);
+    let name = stem.trim_end_matches(is_of_date);
+    let behind = &stem[name.len()..];
+    let digits = behind.bytes().filter(u8::is_ascii_digit).count();
+    let begins = behind.starts_with(|first: char| !first.is_ascii_alphanumeric());
+    // A version or a number alone (`top_10`) is part of the name.
+    if name.is_empty() || digits < 6 || !begins { stem } else { name }
+}
+
 /// The table under another name, when Diffy has one of that name itself: `hosts_table`.
-fn not_own(table: String) -> String {
+pub(super) fn not_own(table: String) -> String {
     if OWN_TABLES.contains(&table.as_str()) { table + "_table" } else { table }
 }
 
@@ -125,6 +141,20 @@ mod tests {
         check("", "_");
         check("pack_", "_");
         check(&"x".repeat(100), &"x".repeat(64));
+    }
+
+    #[test]
+    fn dates_behind_names_are_left_out() {
+        for (stem, expect) in [
+            ("processes (11-22-26 10-00-00)", "processes"),
+            ("users-2026-11-22T10:00:00Z", "users"),
+            ("users_20261122", "users"),
+            ("top_10", "top_10"),
+            ("sha256", "sha256"),
+            ("2026-11-22", "2026-11-22"),
+        ] {
+            assert_eq!(without_date(stem), expect, "{stem}");
+        }
     }
 
     proptest! {

@@ -5,29 +5,27 @@
 //! removed since, as a multiset of row digests. Pass two hands on the rows that are in the state.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use memchr::memmem;
 use serde_json::value::RawValue;
 
-use super::chunk::Chunker;
 use super::import::{ImportAnswer, ImportOptions, ImportReport, ImportSink};
+use super::kind::text_of_key;
 use super::lines::{Lines, in_order};
 use super::names::{mapped_table, note_of_own_name};
-use super::osqueryd::{LogBody, LogEntry, LogLine};
+use super::osqueryd::{LogBody, LogEntry, LogLine, check_host};
+use super::outbox::Outbox;
 use super::row::{Pairs, text_of};
 use super::source::Place;
 use super::state::{Position, State, gap_of, plain_text};
 use super::walk::HostFiles;
-use super::{Problem, Problems, excerpt, input};
+use super::{Problem, Problems, excerpt};
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::model::Status;
-
-/// Bytes of chunks under way, over all hosts, before all of them are handed on.
-const UNDER_WAY: usize = 32 << 20;
 
 /// Reads logs and hands on the state at their end, but for hosts that `taken` has already.
 ///
@@ -39,9 +37,18 @@ pub(super) fn replay(
     taken: &BTreeMap<String, HostFiles>,
     (sink, report): (&mut dyn ImportSink, &mut ImportReport),
 ) -> Result<()> {
-    let files = in_order(files)?;
-    let mut replay = Replay { files, options, catalog, states: BTreeMap::new(), entries: 0, used: 0 };
+    let files = in_order(files, &options.files)?;
+    let mut replay = Replay {
+        files,
+        options,
+        catalog,
+        states: BTreeMap::new(),
+        fresh: BTreeSet::new(),
+        entries: 0,
+        used: 0,
+    };
     replay.learn(report)?;
+    replay.keep_fresh();
     replay.leave_out(taken, report);
     for host in replay.states.keys() {
         sink.host(host)?;
@@ -58,6 +65,8 @@ struct Replay<'a> {
     catalog: &'a Catalog,
     /// By host, then by query.
     states: BTreeMap<String, BTreeMap<String, State>>,
+    /// Hosts with entries in files that are fresh.
+    fresh: BTreeSet<String>,
     entries: u64,
     used: u64,
 }
@@ -67,8 +76,10 @@ impl Replay<'_> {
     fn learn(&mut self, report: &mut ImportReport) -> Result<()> {
         let at = self.options.at;
         for (file, path) in self.files.clone().iter().enumerate() {
-            let mut lines = Lines::new(path.display().to_string(), self.options.limits.row_bytes);
-            lines.each(&mut *input::open(path)?, &mut |line, source| {
+            let mut lines = Lines::new(self.options.files.name(path), self.options.limits.row_bytes);
+            let is_fresh = self.options.chosen.as_ref().is_none_or(|chosen| chosen.get(path) == Some(&true));
+            let mut hosts = BTreeSet::new();
+            lines.each(&mut *self.options.files.open(path)?, &mut |line, source| {
                 let entry = match line.read() {
                     Ok(LogLine::Entry(entry)) => entry,
                     Ok(LogLine::Status) => {
@@ -76,6 +87,7 @@ impl Replay<'_> {
                         return Ok(());
                     }
                     Err((column, message)) => {
+                        self.broken(&line.text, &message);
                         source.problem(Place { line: line.number, column }, || message);
                         return Ok(());
                     }
@@ -89,17 +101,55 @@ impl Replay<'_> {
                     return Ok(());
                 }
                 self.entries += 1;
+                if !hosts.contains(entry.host.as_ref()) {
+                    hosts.insert(entry.host.clone().into_owned());
+                }
                 let position = Position { file, line: line.number };
                 if let Err(message) = self.state(&entry).learn_entry(position, &entry) {
                     source.problem(Place { line: line.number, column: 0 }, || message);
                 }
                 Ok(())
             })?;
+            if lines.failed {
+                self.cut(&hosts, &lines.name);
+            }
+            if is_fresh {
+                self.fresh.append(&mut hosts);
+            }
             report.files += 1;
             report.bytes += lines.bytes;
             report.absorb(lines.problems.kept, lines.problems.total);
         }
         Ok(())
+    }
+
+    /// Notes for the host that a line which cannot be read names in front that its state is not whole.
+    fn broken(&mut self, text: &str, message: &str) {
+        let names = [&["hostIdentifier", "hostname"][..], &["name"]];
+        let [Some(host), Some(query)] = names.map(|names| text_of_key(text.as_bytes(), names)) else {
+            return;
+        };
+        if check_host(&host).is_ok() {
+            let state = self.states.entry(host).or_default().entry(query).or_default();
+            message.clone_into(&mut state.error);
+        }
+    }
+
+    /// Notes for hosts of a file that its end could not be read.
+    fn cut(&mut self, hosts: &BTreeSet<String>, name: &str) {
+        let states = self.states.iter_mut().filter(|(host, _)| hosts.contains(*host));
+        for state in
+            states.flat_map(|(_, queries)| queries.values_mut()).filter(|state| state.error.is_empty())
+        {
+            state.error = format!("`{name}` could not be read to its end; what it says later is not here");
+        }
+    }
+
+    /// Leaves out hosts of whom nothing is new.
+    fn keep_fresh(&mut self) {
+        if self.options.chosen.is_some() {
+            self.states.retain(|host, _| self.fresh.contains(host));
+        }
     }
 
     fn state(&mut self, entry: &LogEntry<'_>) -> &mut State {
@@ -118,11 +168,11 @@ impl Replay<'_> {
     /// Pass two.
     fn hand_on(&mut self, sink: &mut dyn ImportSink, report: &mut ImportReport) -> Result<()> {
         for (file, path) in self.files.clone().iter().enumerate() {
-            let mut lines = Lines::new(path.display().to_string(), self.options.limits.row_bytes);
+            let mut lines = Lines::new(self.options.files.name(path), self.options.limits.row_bytes);
             let mut outbox = Outbox::new(lines.name.clone(), self.options.limits.chunk_bytes);
             let mut found = Problems::default();
             // What cannot be read was reported by the first pass.
-            lines.each(&mut *input::open(path)?, &mut |line, source| {
+            lines.each(&mut *self.options.files.open(path)?, &mut |line, source| {
                 let Ok(LogLine::Entry(entry)) = line.read() else { return Ok(()) };
                 let is_later = |at: DateTime<Utc>| entry.time.is_some_and(|time| time > at);
                 let queries = self.states.get_mut(entry.host.as_ref());
@@ -266,49 +316,4 @@ fn plain_row(row: &RawValue) -> Cow<'_, str> {
 
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-/// Chunks under way, by host and table, of one file.
-struct Outbox {
-    source: String,
-    chunk_bytes: usize,
-    chunkers: BTreeMap<(String, String), Chunker>,
-    bytes: usize,
-}
-
-impl Outbox {
-    fn new(source: String, chunk_bytes: usize) -> Self {
-        Self { source, chunk_bytes, chunkers: BTreeMap::new(), bytes: 0 }
-    }
-
-    fn push(&mut self, to: (&str, &str), row: &str, place: Place, sink: &mut dyn ImportSink) -> Result<()> {
-        let chunker = self.chunkers.entry((to.0.to_owned(), to.1.to_owned())).or_default();
-        if chunker.is_full(self.chunk_bytes) || !chunker.reaches(place) {
-            self.bytes -= chunker.len();
-            if let Some(chunk) = chunker.take(&self.source, 0) {
-                sink.rows(to.0, to.1, chunk)?;
-            }
-        }
-        let before = chunker.len();
-        chunker.push(row, place);
-        self.bytes += chunker.len() - before;
-        if self.bytes >= UNDER_WAY { self.flush(sink) } else { Ok(()) }
-    }
-
-    fn flush(&mut self, sink: &mut dyn ImportSink) -> Result<()> {
-        self.bytes = 0;
-        for ((host, table), mut chunker) in std::mem::take(&mut self.chunkers) {
-            if let Some(chunk) = chunker.take(&self.source, 0) {
-                sink.rows(&host, &table, chunk)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl ImportReport {
-    pub(super) fn problem(&mut self, source: &str, message: impl FnOnce() -> String) {
-        let problem = Problem { source: source.to_owned(), line: 0, column: 0, message: message() };
-        self.absorb(vec![problem], 1);
-    }
 }

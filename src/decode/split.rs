@@ -88,7 +88,7 @@ pub fn split_host(
 
 /// Finds the end of a value that starts with a bracket, brace or quote.
 #[derive(Default)]
-struct Balance {
+pub(super) struct Balance {
     depth: usize,
     in_string: bool,
     escaped: bool,
@@ -96,7 +96,7 @@ struct Balance {
 
 impl Balance {
     /// How many bytes belong to the value, and whether it ends there.
-    fn scan(&mut self, buffer: &[u8]) -> (usize, bool) {
+    pub(super) fn scan(&mut self, buffer: &[u8]) -> (usize, bool) {
         let mut at = 0;
         while at < buffer.len() {
             if self.in_string {

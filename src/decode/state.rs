@@ -110,6 +110,8 @@ impl State {
         let is_known = newest.is_some_and(|known| by_row && known.by_row && known.time == entry.time);
         if !is_known && newest.is_none_or(|known| entry.time >= known.time) {
             let version = entry.osquery_version.clone();
+            // What could not be read before is replaced by this.
+            self.error.clear();
             self.snapshot = Some(Snapshot { time: entry.time, at, by_row, version });
         }
     }

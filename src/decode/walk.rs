@@ -4,21 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use memchr::memmem;
-
+use super::artifacts::Collection;
+use super::fleet_csv::HOST;
 use super::import::{ImportFormat, ImportOptions};
-use super::input;
-use super::names::mapped_table;
+use super::kind::{
+    GLANCE, HEAD, Kind, Shape, artifact_of, is_all_arrays, is_json_name, is_table_at_a_glance, kind_of_text,
+    stem_of,
+};
 use super::osqueryd::check_host;
-use super::row::Pairs;
-use super::utf8::json_text;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
-
-/// How much of a file is looked at.
-const HEAD: u64 = 64 << 10;
-/// How much of it is looked at first: an array of rows shows by its first bytes.
-const GLANCE: usize = 64;
 
 /// What is to be read.
 #[derive(Debug, Default)]
@@ -27,8 +22,21 @@ pub(super) struct Found {
     pub(super) hosts: BTreeMap<String, HostFiles>,
     /// Logs of osqueryd.
     pub(super) logs: Vec<PathBuf>,
+    /// Files with rows of many hosts, and those of Velociraptor.
+    pub(super) records: Vec<RecordFile>,
     /// What is not read, each with the reason.
     pub(super) skipped: Vec<String>,
+}
+
+/// What a file is to an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileRole {
+    /// One of a host's own files: together they are what the host said.
+    OfHost,
+    /// Rows that say whose they are.
+    Rows,
+    /// A log of osqueryd, whose entries say what they are wherever it lies; together logs say what was when.
+    Log,
 }
 
 /// The files of one host.
@@ -44,26 +52,24 @@ pub(super) struct HostFiles {
     pub(super) refused: BTreeMap<String, String>,
 }
 
+/// A file whose rows say whose they are, or whose place does.
+#[derive(Debug)]
+pub(super) struct RecordFile {
+    pub(super) path: PathBuf,
+    /// `Fleet` or `Artifact`.
+    pub(super) kind: Kind,
+    /// The host of rows that name none.
+    pub(super) host: Option<String>,
+    /// Why what is in it is not all, as far as what lies beside it says.
+    pub(super) cut: Option<String>,
+}
+
 /// What lies in a directory.
-enum Entry {
+pub(super) enum Entry {
     Directory(PathBuf),
     File(PathBuf),
     /// Nothing that is opened, and why: following a link would read what nobody named, and a pipe never ends.
     Refused(PathBuf, &'static str),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Entries of osqueryd.
-    Log,
-    /// One object of tables.
-    Host,
-    /// Rows of one table.
-    Table,
-    /// Nothing at all.
-    Empty,
-    /// Something else.
-    Other,
 }
 
 /// Looks at all paths.
@@ -76,64 +82,142 @@ pub(super) fn walk(paths: &[PathBuf], options: &ImportOptions, catalog: &Catalog
         check_host(host).map_err(Error::usage)?;
     }
     for path in paths {
-        let metadata = fs::metadata(path).map_err(|source| input::unreadable(path, source))?;
+        let metadata = fs::metadata(path).map_err(|source| options.files.unreadable(path, source))?;
         if metadata.is_dir() {
             walker.directory(path)?;
         } else if metadata.is_file() {
             walker.file(path)?;
         } else {
-            return Err(Error::usage(format!("`{}` is neither a file nor a directory", path.display()))
-                .hint("write what it gives to a file, and import that"));
+            return Err(Error::usage(format!(
+                "`{}` is neither a file nor a directory",
+                options.files.name(path)
+            ))
+            .hint("write what it gives to a file, and import that"));
         }
     }
-    walker.found.logs.sort();
+    let mut found = walker.found;
+    found.logs.sort();
     // The same log twice would count every change twice.
     let mut seen = BTreeSet::new();
-    walker.found.logs.retain(|path| seen.insert(fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
-    Ok(walker.found)
+    let mut is_first = |path: &PathBuf| seen.insert(fs::canonicalize(path).unwrap_or_else(|_| path.clone()));
+    found.logs.retain(&mut is_first);
+    found.records.retain(|file| is_first(&file.path));
+    if let Some(chosen) = &options.chosen {
+        found.choose(chosen);
+    }
+    Ok(found)
 }
 
-struct Walker<'a> {
-    options: &'a ImportOptions,
+impl Found {
+    /// All files that are to be read.
+    pub(super) fn files(&self) -> BTreeMap<PathBuf, FileRole> {
+        let of_hosts = self.hosts.values().flat_map(HostFiles::files).map(|path| (path, FileRole::OfHost));
+        let records = self.records.iter().map(|file| (&file.path, FileRole::Rows));
+        let logs = self.logs.iter().map(|path| (path, FileRole::Log));
+        of_hosts.chain(records).chain(logs).map(|(path, role)| (path.clone(), role)).collect()
+    }
+
+    /// Leaves out what is not among `chosen`; of hosts with files of their own, those without a fresh one.
+    fn choose(&mut self, chosen: &BTreeMap<PathBuf, bool>) {
+        let is_fresh = |path: &PathBuf| chosen.get(path) == Some(&true);
+        for files in self.hosts.values_mut() {
+            files.object.take_if(|path| !chosen.contains_key(path));
+            files.tables.values_mut().for_each(|paths| paths.retain(|path| chosen.contains_key(path)));
+            files.tables.retain(|_, paths| !paths.is_empty());
+        }
+        self.hosts.retain(|_, files| files.files().any(is_fresh));
+        self.records.retain(|file| is_fresh(&file.path));
+        self.logs.retain(|path| chosen.contains_key(path));
+        if !self.logs.iter().any(is_fresh) {
+            self.logs.clear();
+        }
+    }
+}
+
+impl HostFiles {
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.object.iter().chain(self.tables.values().flatten())
+    }
+}
+
+/// Gathers what is found.
+pub(super) struct Walker<'a> {
+    pub(super) options: &'a ImportOptions,
     catalog: &'a Catalog,
-    found: Found,
+    pub(super) found: Found,
 }
 
 impl Walker<'_> {
-    fn skip(&mut self, path: &Path, reason: &str) {
-        self.found.skipped.push(format!("{}: {reason}", path.display()));
+    pub(super) fn skip(&mut self, path: &Path, reason: &str) {
+        self.found.skipped.push(format!("{}: {reason}", self.options.files.name(path)));
+    }
+
+    pub(super) fn record(&mut self, path: &Path, kind: Kind, host: Option<String>) {
+        self.found.records.push(RecordFile { path: path.to_owned(), kind, host, cut: None });
     }
 
     /// A path that the user named.
     fn file(&mut self, path: &Path) -> Result<()> {
-        let whole = fs::canonicalize(path).map_err(|source| input::unreadable(path, source))?;
-        match self.kind_of(path)? {
+        let whole = fs::canonicalize(path).map_err(|source| self.options.files.unreadable(path, source))?;
+        let kind = self.kind_of(path)?;
+        let parent = whole.parent().unwrap_or(Path::new("/"));
+        self.needs_names(path, kind)?;
+        match kind {
             Kind::Log => self.found.logs.push(path.to_owned()),
+            Kind::Fleet(_) => self.record(path, kind, None),
+            Kind::Artifact => {
+                let is_nameless = self.options.nameless.as_deref() == Some(path);
+                let host = if is_nameless { self.options.host.clone() } else { self.named_quietly(parent) };
+                self.record(path, kind, host);
+            }
             Kind::Host => self.object(path)?,
             Kind::Empty if !is_json_name(path) => self.skip(path, "empty file"),
             Kind::Table | Kind::Empty => {
-                let parent = whole.parent().unwrap_or(Path::new("/"));
                 if let Some(host) = self.named(parent) {
                     self.host(&host, parent)?;
                     self.table(&host, path);
                 }
             }
             Kind::Other => {
-                return Err(Error::data(format!("`{}` is nothing that can be imported", path.display()))
-                    .hint("known are osqueryi JSON and osqueryd logs; --format forces one"));
+                let name = self.options.files.name(path);
+                return Err(Error::data(format!("`{name}` is nothing that can be imported")).hint(
+                    "known are osqueryi JSON, osqueryd logs, what Fleet exports, and artifacts of Velociraptor; `--format` forces one",
+                ));
             }
+        }
+        Ok(())
+    }
+
+    /// What comes from standard input has no place that could name a host or a table.
+    fn needs_names(&self, path: &Path, kind: Kind) -> Result<()> {
+        if self.options.nameless.as_deref() != Some(path) {
+            return Ok(());
+        }
+        let name = self.options.files.name(path);
+        if matches!(kind, Kind::Host | Kind::Table) && self.options.host.is_none() {
+            return Err(Error::usage(format!("nothing in {name} names a host"))
+                .hint("`--host NAME` says whose rows they are"));
+        }
+        let is_of_one = matches!(kind, Kind::Table | Kind::Fleet(_) | Kind::Artifact);
+        if is_of_one && self.options.table.is_none() {
+            return Err(Error::usage(format!("nothing in {name} names a table"))
+                .hint("`--table NAME` says which table it is"));
         }
         Ok(())
     }
 
     /// A directory that the user named: of hosts, of logs, or of one host's tables.
     fn directory(&mut self, path: &Path) -> Result<()> {
-        let whole = fs::canonicalize(path).map_err(|source| input::unreadable(path, source))?;
+        let whole = fs::canonicalize(path).map_err(|source| self.options.files.unreadable(path, source))?;
         let mut empty = Vec::new();
         let mut tables = Vec::new();
         let mut refused = Vec::new();
         let mut has_hosts = false;
-        for entry in self.entries(path)? {
+        let entries = self.entries(path)?;
+        if let Some(collection) = Collection::of(path, &entries) {
+            return self.collection(collection, None);
+        }
+        for entry in entries {
             let entry = match entry {
                 Entry::File(path) => path,
                 Entry::Directory(path) => {
@@ -150,6 +234,11 @@ impl Walker<'_> {
             match self.quiet_kind_of(&entry) {
                 Kind::Log => self.found.logs.push(entry),
                 Kind::Host => self.object(&entry)?,
+                kind @ Kind::Fleet(_) => self.record(&entry, kind, None),
+                Kind::Artifact => {
+                    let host = self.named_quietly(&whole);
+                    self.record(&entry, Kind::Artifact, host);
+                }
                 Kind::Table => tables.push(entry),
                 Kind::Empty => empty.push(entry),
                 Kind::Other => self.skip(&entry, "nothing that can be imported"),
@@ -181,11 +270,16 @@ impl Walker<'_> {
     }
 
     /// A directory below the one that the user named.
-    fn host_directory(&mut self, path: &Path) -> Result<()> {
+    pub(super) fn host_directory(&mut self, path: &Path) -> Result<()> {
         let mut files = Vec::new();
         let mut refused = Vec::new();
-        let mut has_logs = false;
-        for entry in self.entries(path)? {
+        let mut has_others = false;
+        let entries = self.entries(path)?;
+        if let Some(collection) = Collection::of(path, &entries) {
+            let host = self.named_quietly(path);
+            return self.collection(collection, host);
+        }
+        for entry in entries {
             let entry = match entry {
                 Entry::File(path) => path,
                 Entry::Directory(path) => {
@@ -200,14 +294,19 @@ impl Walker<'_> {
             };
             match self.quiet_kind_of(&entry) {
                 Kind::Log => {
-                    has_logs = true;
+                    has_others = true;
                     self.found.logs.push(entry);
+                }
+                kind @ (Kind::Fleet(_) | Kind::Artifact) => {
+                    has_others = true;
+                    let host = self.named_quietly(path).filter(|_| kind == Kind::Artifact);
+                    self.record(&entry, kind, host);
                 }
                 Kind::Other => self.skip(&entry, "nothing that can be imported"),
                 kind => files.push((kind, entry)),
             }
         }
-        if has_logs && files.is_empty() {
+        if has_others && files.is_empty() {
             return Ok(());
         }
         let Some(host) = self.host_name(path.file_name(), path) else { return Ok(()) };
@@ -224,8 +323,9 @@ impl Walker<'_> {
     }
 
     /// Entries by name, without those that nobody means.
-    fn entries(&mut self, path: &Path) -> Result<Vec<Entry>> {
-        let unreadable = |source| input::unreadable(path, source);
+    pub(super) fn entries(&mut self, path: &Path) -> Result<Vec<Entry>> {
+        let options = self.options;
+        let unreadable = |source| options.files.unreadable(path, source);
         let mut entries = Vec::new();
         for entry in fs::read_dir(path).map_err(unreadable)? {
             entries.push(entry.map_err(unreadable)?.path());
@@ -260,6 +360,13 @@ impl Walker<'_> {
         }
     }
 
+    /// As [`Self::named`], where rows may well name their hosts themselves.
+    pub(super) fn named_quietly(&self, directory: &Path) -> Option<String> {
+        let name =
+            || directory.file_name()?.to_str().filter(|name| check_host(name).is_ok()).map(str::to_owned);
+        self.options.host.clone().or_else(name)
+    }
+
     fn host_name(&mut self, name: Option<&std::ffi::OsStr>, path: &Path) -> Option<String> {
         let checked = match name.unwrap_or_default().to_str() {
             Some(name) => check_host(name).map(|()| name.to_owned()),
@@ -270,7 +377,7 @@ impl Walker<'_> {
 
     /// Takes a host; finding it again in the same place is fine.
     fn host(&mut self, host: &str, from: &Path) -> Result<()> {
-        let from = &fs::canonicalize(from).map_err(|source| input::unreadable(from, source))?;
+        let from = &fs::canonicalize(from).map_err(|source| self.options.files.unreadable(from, source))?;
         let files = self
             .found
             .hosts
@@ -301,7 +408,7 @@ impl Walker<'_> {
     }
 
     fn table(&mut self, host: &str, path: &Path) {
-        let table = mapped_table(&stem_of(path), &self.options.map, self.catalog);
+        let table = self.options.table_of(&stem_of(path), self.catalog);
         let Some(files) = self.found.hosts.get_mut(host) else { return };
         let of_table = files.tables.entry(table).or_default();
         if !of_table.iter().any(|known| known == path) {
@@ -313,8 +420,11 @@ impl Walker<'_> {
     fn refuse(&mut self, host: &str, refused: &[(PathBuf, &str)]) {
         let Some(files) = self.found.hosts.get_mut(host) else { return };
         for (path, reason) in refused.iter().filter(|(path, _)| is_json_name(path)) {
-            let table = mapped_table(&stem_of(path), &self.options.map, self.catalog);
-            files.refused.entry(table).or_insert_with(|| format!("{}: {reason}", path.display()));
+            let table = self.options.table_of(&stem_of(path), self.catalog);
+            files
+                .refused
+                .entry(table)
+                .or_insert_with(|| format!("{}: {reason}", self.options.files.name(path)));
         }
     }
 
@@ -328,127 +438,39 @@ impl Walker<'_> {
     }
 
     fn kind_of(&self, path: &Path) -> Result<Kind> {
-        let short = input::first_bytes(path, GLANCE)?;
-        let head = if is_table_at_a_glance(&short) { short } else { input::head(path, HEAD)? };
-        let kind = match (kind_of_text(&head), self.options.format) {
+        let files = &self.options.files;
+        let short = files.first_bytes(path, GLANCE)?;
+        let artifact = artifact_of(path).is_some();
+        let is_table = is_table_at_a_glance(&short) && !artifact;
+        let head = if is_table { short } else { files.head(path, HEAD)? };
+        let kind = match kind_of_text(&head) {
+            // An artifact without rows is an empty file.
+            Kind::Table | Kind::Empty if artifact => Kind::Artifact,
+            Kind::Host if artifact && !is_all_arrays(&head) => Kind::Artifact,
+            kind => kind,
+        };
+        Ok(match (kind, self.options.format) {
             (Kind::Empty, _) => Kind::Empty,
             (_, Some(ImportFormat::Osqueryd)) => Kind::Log,
-            (Kind::Log | Kind::Other, Some(ImportFormat::Osqueryi)) => Kind::Table,
+            (Kind::Host, Some(ImportFormat::Osqueryi)) => Kind::Host,
+            (_, Some(ImportFormat::Osqueryi)) => Kind::Table,
+            (Kind::Fleet(shape), Some(ImportFormat::Fleet)) => Kind::Fleet(shape),
+            (_, Some(ImportFormat::Fleet)) => Kind::Fleet(shape_of(&head)),
+            (_, Some(ImportFormat::Velociraptor)) => Kind::Artifact,
             (Kind::Other, None) if is_json_name(path) => Kind::Table,
-            (kind, _) => kind,
-        };
-        Ok(kind)
-    }
-}
-
-/// The name without the endings of JSON and of packers.
-fn stem_of(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut stem = name.as_ref();
-    for ending in [".gz", ".zst", ".json", ".jsonl", ".ndjson"] {
-        stem = stem.strip_suffix(ending).unwrap_or(stem);
-    }
-    stem.to_owned()
-}
-
-fn is_json_name(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.len() > stem_of(path).len() && name.contains(".json") || name.contains(".ndjson")
-}
-
-/// Whether a file begins with a row in an array, so that more of it would say the same.
-fn is_table_at_a_glance(head: &[u8]) -> bool {
-    let array = head.trim_ascii_start().strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
-    array.is_some_and(|rows| rows.starts_with(b"{"))
-}
-
-fn kind_of_text(head: &[u8]) -> Kind {
-    let head = head.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(head).trim_ascii_start();
-    if head.is_empty() {
-        return Kind::Empty;
-    }
-    // Warnings may stand before what matters.
-    head.split_inclusive(|byte| *byte == b'\n')
-        .scan(0, |at, line| {
-            let start = *at;
-            *at += line.len();
-            Some(kind_of_start(&head[start..]))
+            (kind, None) => kind,
         })
-        .find(|kind| *kind != Kind::Other)
-        .unwrap_or(Kind::Other)
-}
-
-/// What a text is that starts here.
-fn kind_of_start(text: &[u8]) -> Kind {
-    match text {
-        [b'[', rest @ ..] => match rest.trim_ascii_start() {
-            [] | [b'{' | b']', ..] => Kind::Table,
-            _ => Kind::Other,
-        },
-        [b'{', rest @ ..] => kind_of_object(text, rest.trim_ascii_start()),
-        _ => Kind::Other,
     }
 }
 
-fn kind_of_object(text: &[u8], inside: &[u8]) -> Kind {
-    let line = &text[..memchr::memchr(b'\n', text).unwrap_or(text.len())];
-    let keys = json_text(line).ok().and_then(|line| {
-        let Pairs(pairs) = serde_json::from_str(&line).ok()?;
-        Some(pairs.into_iter().map(|(key, value)| (key.into_owned(), value.get().starts_with('['))).collect())
+/// In which form Fleet says something that does not look like it.
+fn shape_of(head: &[u8]) -> Shape {
+    let head = head.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(head).trim_ascii_start();
+    let line = &head[..memchr::memchr(b'\n', head).unwrap_or(head.len())];
+    let mut cells = line.split(|byte| *byte == b',').map(|cell| cell.trim_ascii());
+    let names_host = cells.any(|cell| {
+        let cell = cell.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(cell);
+        HOST.iter().any(|name| cell == name.as_bytes())
     });
-    let keys: Vec<(String, bool)> = keys.unwrap_or_else(|| first_key(inside).into_iter().collect());
-    let has = |name: &str| keys.iter().any(|(key, _)| key == name);
-    let mentions = |key: &str| memmem::find(line, key.as_bytes()).is_some();
-    let names_host = mentions("\"hostIdentifier\"") || mentions("\"hostname\"");
-    if has("diffResults") || has("snapshot") || (has("name") && names_host) || has("severity") {
-        Kind::Log
-    } else if !keys.is_empty() && keys.iter().any(|(_, is_array)| *is_array) {
-        Kind::Host
-    } else {
-        Kind::Table
-    }
-}
-
-/// The first key of an object that is not whole, and whether its value is an array.
-fn first_key(inside: &[u8]) -> Option<(String, bool)> {
-    let rest = inside.strip_prefix(b"\"")?;
-    let end = memchr::memchr(b'"', rest)?;
-    let value = rest[end + 1..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-    Some((String::from_utf8_lossy(&rest[..end]).into_owned(), value.starts_with(b"[")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn content_tells_the_kind() {
-        let check = |text: &str, expect: Kind| assert_eq!(kind_of_text(text.as_bytes()), expect, "{text}");
-        check("", Kind::Empty);
-        check(" \n", Kind::Empty);
-        check("[\n  {", Kind::Table);
-        check("[]", Kind::Table);
-        check("[WARN] x\n[{}]", Kind::Table);
-        check("W0105 hm\n[\n]", Kind::Table);
-        check("{\"a\":1}\n{\"a\":2}", Kind::Table);
-        check("{\"processes\": [", Kind::Host);
-        check("{\n  \"processes\": [\n", Kind::Host);
-        check("{\"os\":[],\"b\":null}", Kind::Host);
-        check("{\"snapshot\":[{\"a\":", Kind::Log);
-        check("{\"name\":\"q\",\"hostIdentifier\":\"h\",\"columns\":{", Kind::Log);
-        check("{\"hostname\":\"h\",\"name\":\"q\",\"columns\":{}}", Kind::Log);
-        check("Log file created at: x\n{\"snapshot\":[]}", Kind::Log);
-        check("hello", Kind::Other);
-    }
-
-    #[test]
-    fn stems_lose_their_endings() {
-        let check = |name: &str, stem: &str, json: bool| {
-            assert_eq!((stem_of(Path::new(name)).as_str(), is_json_name(Path::new(name))), (stem, json));
-        };
-        check("a/processes.json.gz", "processes", true);
-        check("a/processes.jsonl", "processes", true);
-        check("web.prod.json", "web.prod", true);
-        check("notes.txt", "notes.txt", false);
-    }
+    if names_host { Shape::Csv } else { Shape::Lines }
 }

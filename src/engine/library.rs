@@ -236,7 +236,7 @@ impl Library {
             FileKind::Coverage => return Ok(shapes::coverage()),
             FileKind::Hosts => return Ok(shapes::hosts()),
             FileKind::Findings => return Ok(shapes::findings()),
-            FileKind::Rows | FileKind::Prevalence => {}
+            FileKind::Rows | FileKind::Prevalence | FileKind::Imported => {}
         }
         if let Some(schema) = self.found.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
             return Ok(Arc::clone(schema));

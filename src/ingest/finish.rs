@@ -146,6 +146,9 @@ async fn commit(job: &Job, catalog: &Catalog, mut done: BTreeMap<String, TableDo
         done.values_mut().flat_map(|table| std::mem::take(&mut table.files)).collect();
     files.push(coverage);
     files.push(write_hosts(job).await?);
+    if index.import_ended {
+        files.push(job.store.write_imported((&job.of, job.snapshot), &index.imported).await?);
+    }
     files.sort_by(|a, b| (a.kind, &a.table, &a.path).cmp(&(b.kind, &b.table, &b.path)));
     let manifest = manifest(job, catalog, (&told, &done), files);
     job.store.commit(&manifest).await?;

@@ -128,6 +128,14 @@ impl<'a> Receiver<'a> {
         self.spool.append(&Frame::Warning { text }, &[])
     }
 
+    /// Says that all rows of the files that the spool was made with are received: they are remembered.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn imported(&mut self) -> Result<()> {
+        self.spool.append(&Frame::Imported { files: Vec::new(), is_end: true }, &[])
+    }
+
     /// Ends receiving.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ pub enum FileKind {
     Hosts,
     /// Results of an analysis; never in a manifest.
     Findings,
+    /// One line per file that `import --once` knows: those that are in this snapshot, and those of earlier ones.
+    Imported,
 }
 
 /// One file of a snapshot.

@@ -66,6 +66,11 @@ pub(super) fn hosts(fleet: &Fleet, snapshot: SnapshotId) -> String {
     format!("hosts/{}/hosts.parquet", partition(fleet, snapshot))
 }
 
+/// Where the list of imported files of a snapshot lies.
+pub(super) fn imported(fleet: &Fleet, snapshot: SnapshotId) -> String {
+    format!("imports/{}/imported.parquet", partition(fleet, snapshot))
+}
+
 /// Where kept results of analyses lie.
 pub(super) fn findings() -> Path {
     Path::from("findings")
@@ -94,7 +99,7 @@ pub(super) fn baseline(fleet: &Fleet, name: &str, extension: &str) -> String {
 }
 
 /// The table folders that hold files of snapshots.
-pub(super) const SNAPSHOT_FOLDERS: [&str; 4] = ["rows", "prevalence", "coverage", "hosts"];
+pub(super) const SNAPSHOT_FOLDERS: [&str; 5] = ["rows", "prevalence", "coverage", "hosts", "imports"];
 
 /// The snapshot that a data file belongs to, read from its path.
 pub(super) fn snapshot_of(path: &Path) -> Option<SnapshotId> {

@@ -154,7 +154,7 @@ impl Store {
         })
     }
 
-    fn spools(&self) -> Vec<(SnapshotId, PathBuf)> {
+    pub(super) fn spools(&self) -> Vec<(SnapshotId, PathBuf)> {
         let spool = |entry: Scratch| entry.is_spool().then_some((entry.snapshot, entry.path));
         self.scratch().into_iter().filter_map(spool).collect()
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor, Decompressor};
 
 use super::answers::Answers;
+use super::imports::ImportedFile;
 use crate::error::{Error, Result};
 use crate::model::{Coverage, Fleet, KnownHost, SnapshotId};
 
@@ -24,6 +25,8 @@ const MAGIC: &[u8; 8] = b"DIFFYSP1";
 const PREFIX_BYTES: usize = 4 + 8 + 16;
 /// A header larger than this is no header.
 const LARGEST_HEADER: u32 = 16 * 1024 * 1024;
+/// Imported files in one header.
+const FILES_AT_ONCE: usize = 1_000;
 /// A payload that unpacks to more than this is no payload; the decoder's chunks are a megabyte or one large row.
 const LARGEST_PAYLOAD: u64 = 1024 * 1024 * 1024;
 /// Extension of a spool that has no first frame yet.
@@ -88,6 +91,13 @@ pub enum Frame {
     Rows(RowsHeader),
     /// The end of one host's answer for one table.
     Answer(Coverage),
+    /// Files that an import will have taken when it ends; they count only when it says so.
+    Imported {
+        /// Some of them.
+        files: Vec<ImportedFile>,
+        /// Whether all rows of all of them are here.
+        is_end: bool,
+    },
     /// Something a reader of the snapshot should know.
     Warning {
         /// One sentence.
@@ -124,6 +134,10 @@ pub struct SpoolIndex {
     pub answers: Answers,
     /// Warnings, in order.
     pub warnings: Vec<String>,
+    /// Files that an import takes, when it remembers them.
+    pub imported: Vec<ImportedFile>,
+    /// Whether it has taken all of them.
+    pub import_ended: bool,
     /// Bytes at the end that are no whole frame.
     pub torn_bytes: u64,
     rows: BTreeMap<String, TableRows>,
@@ -163,6 +177,8 @@ impl SpoolIndex {
             hosts: Vec::new(),
             answers: Answers::default(),
             warnings: Vec::new(),
+            imported: Vec::new(),
+            import_ended: false,
             torn_bytes: 0,
             rows: BTreeMap::new(),
             unknown_columns: BTreeMap::new(),
@@ -189,6 +205,10 @@ impl SpoolIndex {
                 }
             }
             Frame::Answer(coverage) => self.answers.push(coverage),
+            Frame::Imported { mut files, is_end } => {
+                self.imported.append(&mut files);
+                self.import_ended |= is_end;
+            }
             Frame::Warning { text } => self.warnings.push(text),
         }
     }
@@ -269,6 +289,14 @@ impl SpoolWriter {
     /// # Errors
     /// The file cannot be made; it is named.
     pub fn create(path: PathBuf, begin: &SpoolBegin) -> Result<Self> {
+        Self::create_with(path, begin, &[])
+    }
+
+    /// As [`Self::create`], for an import that remembers the files it takes: it has its name only when they are in it.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_with(path: PathBuf, begin: &SpoolBegin, files: &[ImportedFile]) -> Result<Self> {
         let cannot = |source| {
             Error::remote(format!("cannot create `{}`", path.display()))
                 .source(source)
@@ -292,6 +320,9 @@ impl SpoolWriter {
             frame: Vec::new(),
         };
         writer.append(&Frame::Begin(begin.clone()), &[])?;
+        for some in files.chunks(FILES_AT_ONCE) {
+            writer.append(&Frame::Imported { files: some.to_vec(), is_end: false }, &[])?;
+        }
         std::fs::rename(&new, &path).map_err(cannot)?;
         Ok(writer)
     }

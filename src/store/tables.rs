@@ -69,7 +69,9 @@ impl StoredTable {
         match self.kind {
             FileKind::Rows => format!("rows/{}", self.name),
             FileKind::Prevalence => format!("prevalence/{}", self.name),
-            FileKind::Coverage | FileKind::Hosts | FileKind::Findings => self.name.clone(),
+            FileKind::Coverage | FileKind::Hosts | FileKind::Findings | FileKind::Imported => {
+                self.name.clone()
+            }
         }
     }
 
@@ -203,7 +205,7 @@ fn files_of(manifest: &Manifest) -> impl Iterator<Item = (FileKind, String, Tabl
             FileKind::Rows | FileKind::Prevalence => entry.table.clone()?,
             FileKind::Coverage => "coverage".to_owned(),
             FileKind::Hosts => "hosts".to_owned(),
-            FileKind::Findings => return None,
+            FileKind::Findings | FileKind::Imported => return None,
         };
         let (fleet, snapshot) = (manifest.fleet.clone(), manifest.snapshot);
         Some((entry.kind, name, TableFile { fleet, snapshot, path: entry.path.clone() }))

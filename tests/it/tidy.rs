@@ -104,10 +104,12 @@ const LANDLORDS: &[(&str, &[&str])] = &[
         "tempfile",
         &[
             "cli/demo.rs",
+            "cli/import/inputs.rs",
             "cli/suppress.rs",
             "collect/osquery.rs",
             "engine/cluster/nodes.rs",
             "engine/sort.rs",
+            "store/imports.rs",
             "store/mod.rs",
         ],
     ),

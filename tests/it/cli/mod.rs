@@ -13,6 +13,8 @@ mod history;
 mod hostile;
 mod hunts;
 mod import;
+mod import_once;
+mod import_peers;
 mod plugins;
 mod prompt;
 mod query;

@@ -3,5 +3,6 @@
 mod bad;
 mod contract;
 mod forgetful;
+mod imports;
 mod program;
 pub(crate) mod weed;

@@ -1,0 +1,226 @@
+//! What an import reads, as files of this machine: paths, standard input, objects on S3.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::super::App;
+use super::super::progress::Progress;
+use crate::decode::Files;
+use crate::error::{Error, Result};
+use crate::model::SnapshotId;
+use crate::store::{Objects, RemoteFile, Store};
+
+/// What standard input is called.
+const STANDARD_INPUT: &str = "standard input";
+
+/// A place that was named.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A file or directory of this machine.
+    Local(PathBuf),
+    /// Standard input.
+    Stdin,
+    /// Objects on S3.
+    Remote(Remote),
+}
+
+/// Says of an object whether it is fetched.
+pub(super) type Wanted<'a> = &'a dyn Fn(&RemoteFile) -> bool;
+
+/// Objects on S3.
+#[derive(Debug)]
+pub(super) struct Remote {
+    objects: Objects,
+    url: String,
+    pub(super) files: Vec<RemoteFile>,
+    pub(super) skipped: Vec<String>,
+}
+
+/// Files of this machine, copies included.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    /// Named paths, and copies of what was named.
+    pub(super) paths: Vec<PathBuf>,
+    /// What copies are called.
+    pub(super) names: Vec<(PathBuf, String)>,
+    /// The copy of standard input.
+    pub(super) stdin: Option<PathBuf>,
+    /// Objects by their copies.
+    pub(super) remote: BTreeMap<PathBuf, RemoteFile>,
+    /// What cannot be read, each with the reason.
+    pub(super) skipped: Vec<String>,
+    /// URLs of all objects that are there, fetched or not.
+    listed: BTreeSet<String>,
+    /// URLs that were named.
+    urls: Vec<String>,
+    /// Where copies lie, until this is dropped.
+    copies: Option<TempDir>,
+}
+
+/// Looks at what was named, without reading any of it.
+///
+/// # Errors
+/// A path cannot be looked at, a bucket cannot be listed, or standard input is named twice.
+pub(super) async fn sources(app: &App, named: &[PathBuf]) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    for path in named {
+        let text = path.to_str().unwrap_or_default();
+        sources.push(match text {
+            "-" => Source::Stdin,
+            url if url.starts_with("s3:") => Source::Remote(Box::pin(remote(app, url)).await?),
+            _ => local(path)?,
+        });
+    }
+    if sources.iter().filter(|source| matches!(source, Source::Stdin)).count() > 1 {
+        return Err(Error::usage("standard input (`-`) is there only once"));
+    }
+    Ok(sources)
+}
+
+fn local(path: &Path) -> Result<Source> {
+    std::fs::metadata(path).map_err(|source| {
+        Error::usage(format!("cannot read `{}`", path.display())).source(source).hint("nothing was imported")
+    })?;
+    Ok(Source::Local(path.to_owned()))
+}
+
+async fn remote(app: &App, url: &str) -> Result<Remote> {
+    let objects = Objects::find(url, &app.store_config()).await?;
+    let found = objects.list().await?;
+    Ok(Remote { objects, url: url.to_owned(), files: found.files, skipped: found.skipped })
+}
+
+impl Inputs {
+    /// Copies what is not on this machine to a directory of its own beside the spool; of objects only those that
+    /// `wanted` says.
+    ///
+    /// # Errors
+    /// Something cannot be read, the copies have no room, or they are more than `most` bytes.
+    pub(super) async fn copy(
+        app: &App,
+        (store, snapshot): (&Store, SnapshotId),
+        (sources, most): (Vec<Source>, u64),
+        wanted: Wanted<'_>,
+    ) -> Result<Self> {
+        let mut inputs = Self::default();
+        if sources.iter().any(|source| !matches!(source, Source::Local(_))) {
+            inputs.copies = Some(store.import_dir(snapshot)?);
+        }
+        for (number, source) in sources.into_iter().enumerate() {
+            match source {
+                Source::Local(path) => inputs.paths.push(path),
+                Source::Stdin => inputs.copy_stdin(number)?,
+                Source::Remote(remote) => inputs.copy_objects(app, number, (remote, most, wanted)).await?,
+            }
+        }
+        Ok(inputs)
+    }
+
+    fn dir(&self, number: usize) -> Result<PathBuf> {
+        let copies = self.copies.as_ref().ok_or_else(|| Error::internal("there is no place for copies"))?;
+        Ok(copies.path().join(number.to_string()))
+    }
+
+    fn copy_stdin(&mut self, number: usize) -> Result<()> {
+        let dir = self.dir(number)?;
+        let path = dir.join("stdin");
+        let cannot = |source| {
+            Error::remote("cannot copy standard input")
+                .source(source)
+                .hint("it is copied beside the spool before it is read; free some space there")
+        };
+        std::fs::create_dir_all(&dir).map_err(cannot)?;
+        let mut file = std::fs::File::create_new(&path).map_err(cannot)?;
+        io::copy(&mut io::stdin().lock().by_ref(), &mut file).map_err(cannot)?;
+        self.names.push((path.clone(), STANDARD_INPUT.to_owned()));
+        self.paths.push(path.clone());
+        self.stdin = Some(path);
+        Ok(())
+    }
+
+    async fn copy_objects(
+        &mut self,
+        app: &App,
+        number: usize,
+        (remote, most, wanted): (Remote, u64, Wanted<'_>),
+    ) -> Result<()> {
+        self.listed.extend(remote.files.iter().map(|file| file.url.clone()));
+        self.urls.push(remote.url.trim_end_matches('/').to_owned());
+        let files: Vec<RemoteFile> = remote.files.into_iter().filter(|file| wanted(file)).collect();
+        let bytes: u64 = files.iter().map(|file| file.bytes).sum();
+        if bytes > most {
+            return Err(Error::usage(format!("`{}` holds {}", remote.url, indicatif::HumanBytes(bytes)))
+                .hint("`--download-limit GIB` allows so much; a longer prefix names less"));
+        }
+        self.skipped.extend(remote.skipped);
+        let is_one =
+            matches!(files.as_slice(), [file] if remote.url.ends_with(&format!("/{}", file.below.display())));
+        let root = self.dir(number)?.join(folder(&remote.url, is_one));
+        let progress = Progress::new(app.progress, "fetching objects", Some(files.len() as u64));
+        let all: BTreeSet<PathBuf> = files.iter().map(|file| file.below.clone()).collect();
+        let mut copies = Vec::new();
+        for file in files {
+            // A key may be both an object and the start of others; a directory of this machine cannot.
+            if file.below.ancestors().skip(1).any(|folder| all.contains(folder)) {
+                self.skipped.push(format!("{}: another object has the name of its folder", file.url));
+                continue;
+            }
+            let copy = root.join(&file.below);
+            remote.objects.fetch(&file, &copy).await?;
+            copies.push((copy, file));
+            progress.inc(1);
+        }
+        let url = remote.url.trim_end_matches('/');
+        let above = url.rsplit_once('/').map_or(url, |(above, _)| above);
+        self.names.push((root.clone(), if is_one { above } else { url }.to_owned()));
+        match copies.first() {
+            Some((copy, _)) if is_one => self.paths.push(copy.clone()),
+            Some(_) => self.paths.push(root),
+            None => {}
+        }
+        self.remote.extend(copies);
+        Ok(())
+    }
+
+    /// Whether an object of that URL is there.
+    pub(super) fn is_listed(&self, url: &str) -> bool {
+        self.listed.contains(url)
+    }
+
+    /// URLs that were named.
+    pub(super) fn listed_roots(&self) -> impl Iterator<Item = Result<String>> {
+        self.urls.iter().cloned().map(Ok)
+    }
+
+    /// How the files are opened and named.
+    pub(super) fn files(&self, unpacked_bytes: Option<u64>) -> Files {
+        let mut files = Files { names: self.names.clone(), ..Files::default() };
+        if let Some(bytes) = unpacked_bytes {
+            files.unpacked_bytes = bytes;
+        }
+        files
+    }
+}
+
+/// What the directory of copies is called: the host, where files of one host lie there.
+fn folder(url: &str, is_one: bool) -> &str {
+    let mut parts = url.trim_end_matches('/').rsplit('/');
+    let name = parts.nth(usize::from(is_one)).unwrap_or_default();
+    if name.is_empty() || [".", ".."].contains(&name) || name.contains('\0') { "objects" } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_lie_in_a_folder_of_the_name_that_was_named() {
+        assert_eq!(folder("s3://bucket/dumps/web-1/", false), "web-1");
+        assert_eq!(folder("s3://bucket/dumps/web-1/users.json", true), "web-1");
+        assert_eq!(folder("s3://bucket", false), "bucket");
+        assert_eq!(folder("s3://bucket/..", false), "objects");
+    }
+}
