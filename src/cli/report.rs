@@ -16,9 +16,9 @@ use crate::catalog::ParamValue;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::model::{Analysis, Finding, FindingKind, HostResult, SnapshotId, Status, now};
-use crate::report::Format;
 use crate::report::escape::deceives;
 use crate::report::html::{Failure, Help, Supplement, render};
+use crate::report::{Format, queries};
 use crate::store::{Manifest, Store};
 
 /// Stands in the suppression for what only the reader can say.
@@ -144,53 +144,20 @@ fn odd(name: &str) -> Error {
 struct Aid<'a> {
     app: &'a App,
     snapshot: SnapshotId,
-    /// `diffy query`, with the store where it is not the default one.
-    command: String,
+    /// The store as commands must name it.
+    store: Option<&'a str>,
     today: NaiveDate,
 }
 
 impl<'a> Aid<'a> {
-    fn new(app: &'a App, snapshot: SnapshotId, store: Option<&str>) -> Self {
-        let store = store.map(|url| format!(" --store {}", shell_words::quote(url))).unwrap_or_default();
-        Self { app, snapshot, command: format!("diffy query{store}"), today: now().date_naive() }
+    fn new(app: &'a App, snapshot: SnapshotId, store: Option<&'a str>) -> Self {
+        Self { app, snapshot, store, today: now().date_naive() }
     }
 
     fn help(&self, host: &HostResult, finding: &Finding) -> Help {
-        Help { queries: self.queries(host, finding), suppression: self.suppression(host, finding) }
-    }
-
-    fn queries(&self, host: &HostResult, finding: &Finding) -> Vec<(&'static str, String)> {
-        let (table, snapshot) = (identifier(&finding.table), self.snapshot);
-        let host = literal(&host.host);
-        let query = |sql: String| format!("{} {}", self.command, quoted(&sql));
-        let rows = format!("SELECT * FROM {table} WHERE snapshot = '{snapshot}'");
-        match (finding.kind, &finding.strict_id) {
-            (FindingKind::Coverage, _) => vec![(
-                "What it did not answer",
-                query(format!(
-                    "SELECT table_name, status, rows, error FROM coverage WHERE snapshot = '{snapshot}' AND host = {host} AND status NOT IN ('ok', 'empty')"
-                )),
-            )],
-            (FindingKind::Missing, Some(id)) => vec![
-                (
-                    "Hosts that do not have it",
-                    query(format!(
-                        "SELECT host FROM hosts WHERE snapshot = '{snapshot}' AND host NOT IN (SELECT host FROM {table} WHERE snapshot = '{snapshot}' AND loose_id IN (SELECT loose_id FROM {table} WHERE snapshot = '{snapshot}' AND strict_id = id('{id}')))"
-                    )),
-                ),
-                ("The row on other hosts", query(format!("{rows} AND strict_id = id('{id}')"))),
-            ],
-            (_, Some(id)) => vec![
-                (
-                    "The row of this host",
-                    query(format!("{rows} AND host = {host} AND strict_id = id('{id}')")),
-                ),
-                (
-                    "All hosts that have it, in all snapshots",
-                    format!("{} --name row_on_hosts --param strict_id={id}", self.command),
-                ),
-            ],
-            (_, None) => vec![("The table on this host", query(format!("{rows} AND host = {host}")))],
+        Help {
+            queries: queries(self.snapshot, (&host.host, finding), self.store),
+            suppression: self.suppression(host, finding),
         }
     }
 
@@ -225,77 +192,12 @@ fn visible(toml: &str) -> String {
     out
 }
 
-/// A text in SQL, without characters that deceive.
-fn literal(text: &str) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut plain = String::new();
-    for c in text.chars() {
-        match c {
-            '\'' => plain.push_str("''"),
-            c if deceives(c) => {
-                if !plain.is_empty() {
-                    parts.push(format!("'{}'", std::mem::take(&mut plain)));
-                }
-                parts.push(format!("chr({})", u32::from(c)));
-            }
-            c => plain.push(c),
-        }
-    }
-    if !plain.is_empty() || parts.is_empty() {
-        parts.push(format!("'{plain}'"));
-    }
-    parts.join(" || ")
-}
-
-/// The name of a table in SQL.
-fn identifier(name: &str) -> String {
-    let is_plain =
-        name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-    if is_plain && name.starts_with(|c: char| c.is_ascii_lowercase()) {
-        return name.to_owned();
-    }
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// One argument of a shell. SQL is full of single quotes: double ones are easier to read where nothing in them is
-/// special.
-fn quoted(sql: &str) -> String {
-    if sql.contains(['"', '$', '`', '\\', '!', '\n']) {
-        return shell_words::quote(sql).into_owned();
-    }
-    format!("\"{sql}\"")
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    #[test]
-    fn texts_are_literals() {
-        for (text, expected) in [
-            ("i-0abc", "'i-0abc'"),
-            ("", "''"),
-            ("o'hara", "'o''hara'"),
-            ("a\u{202e}b", "'a' || chr(8238) || 'b'"),
-            ("\u{202e}", "chr(8238)"),
-        ] {
-            assert_eq!(literal(text), expected);
-        }
-    }
 
     #[test]
     fn suppressions_show_all_their_characters() {
         assert_eq!(visible("a = \"\u{3164}\"\n"), "a = \"\\U00003164\"\n");
-    }
-
-    proptest! {
-        #[test]
-        fn a_shell_reads_one_argument(text in ".*") {
-            let sql = format!("SELECT {}", literal(&text));
-            prop_assert_eq!(shell_words::split(&quoted(&sql)).unwrap(), vec![sql.clone()]);
-            prop_assert!(!sql.chars().any(deceives));
-        }
     }
 }

@@ -235,11 +235,11 @@ fn commands(
     (host, finding): (&str, &Finding),
     beside: &Beside<'_>,
 ) -> Result<()> {
-    page.blank()?;
-    let what =
-        if finding.kind == FindingKind::Missing { "The hosts that have it" } else { "The row in the store" };
-    page.line(0, &[piece(Tone::Bold, format!("{what}:"))])?;
-    page.command(&in_store::query(analysis, (host, finding), beside.store))?;
+    for (what, command) in in_store::queries(analysis.snapshot, (host, finding), beside.store) {
+        page.blank()?;
+        page.line(0, &[piece(Tone::Bold, format!("{what}:"))])?;
+        page.command(&command)?;
+    }
     page.blank()?;
     page.line(0, &[piece(Tone::Bold, "If it is harmless:")])?;
     page.command(&in_store::suppress(analysis, finding, beside.store))
@@ -385,16 +385,8 @@ mod tests {
             cmdline  sshd: [listener]
             uid      0
 
-        The row in the store:
-        diffy query --store './other store' - <<'SQL'
-        SELECT * FROM "processes"
-        WHERE snapshot = '01KBRZ8T600000000000000000'
-          AND host = 'i-0a1b2c3d4e5f60718'
-          AND "name" = 'sshd'
-          AND "path" = '/dev/shm/' || chr(8238) || 'dhss/a-rather-long-directory/with/another/one/sshd'
-          AND "cmdline" = 'sshd: [listener]'
-          AND "uid" = 0
-        SQL
+        The table on this host:
+        diffy query --store './other store' "SELECT * FROM processes WHERE snapshot = '01KBRZ8T600000000000000000' AND host = 'i-0a1b2c3d4e5f60718'"
 
         If it is harmless:
         diffy analyze --store './other store' --fleet web --snapshot 01KBRZ8T600000000000000000 --suppress known.toml --suppress-add f2 --reason 'WHY'
@@ -406,10 +398,10 @@ mod tests {
         let analysis = sample();
         for id in ["f1", "f2", "f3"] {
             let text = page(&pick_finding(&analysis, id).unwrap(), 60, false);
-            let (view, commands) = text.split_once("in the store:").unwrap();
+            let (view, commands) = text.split_once("\ndiffy query").unwrap();
             assert!(view.lines().all(|line| width(line) <= 60), "{view}");
             assert!(!text.chars().any(|c| c != '\n' && deceives(c)), "{text}");
-            assert!(commands.contains("diffy query --store './other store' - <<'SQL'"), "{commands}");
+            assert!(commands.starts_with(" --store './other store' "), "{commands}");
         }
     }
 

@@ -28,6 +28,7 @@ mod suppressed;
 pub use self::analysis::{RenderOptions, render};
 pub use self::batches::{BatchWriter, Written, writer};
 pub use self::full::{Beside, render_full};
+pub use self::in_store::queries;
 pub use self::pick::{Picked, pick_finding, pick_host};
 
 /// How output is spelled.

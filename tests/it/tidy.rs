@@ -48,7 +48,10 @@ const LANDLORDS: &[(&str, &[&str])] = &[
     ("rustyline", &["cli/prompt.rs"]),
     ("terminal_size", &["cli/output.rs"]),
     // Commands that the user names are taken apart; commands for the user are put together.
-    ("shell_words", &["cli/collect/gather.rs", "cli/plugins/found.rs", "cli/report.rs", "target/mod.rs"]),
+    (
+        "shell_words",
+        &["cli/collect/gather.rs", "cli/plugins/found.rs", "report/in_store.rs", "target/mod.rs"],
+    ),
     ("tracing_subscriber", &["cli/mod.rs"]),
     ("mimalloc", &["main.rs"]),
     ("comfy_table", &["report/grid.rs"]),
