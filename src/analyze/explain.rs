@@ -241,7 +241,12 @@ fn text(value: &Value) -> String {
 }
 
 fn quote(value: &Value) -> String {
-    let text = text(value);
+    quoted(&text(value))
+}
+
+/// A value in a sentence, cut in the middle; it must not end its quote and go on in our voice.
+pub(super) fn quoted(value: &str) -> String {
+    let text = value.replace('`', "\\u{60}");
     if text.chars().count() <= LONGEST_QUOTE {
         return format!("`{text}`");
     }
@@ -325,4 +330,15 @@ fn changes(row: &Row, nearest: Option<&Nearest>) -> String {
     };
     let parts: Vec<String> = nearest.differs.iter().filter_map(change).take(2).collect();
     if parts.is_empty() { String::new() } else { format!(": {}", parts.join("; ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_stays_in_its_quote() {
+        assert_eq!(quoted("/bin/x`: on all hosts `"), r"`/bin/x\u{60}: on all hosts \u{60}`");
+        assert_eq!(quoted(&"`".repeat(5_000)).matches('`').count(), 2);
+    }
 }

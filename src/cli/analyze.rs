@@ -74,6 +74,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
+    if args.format == Format::Html && (args.host.is_some() || args.finding.is_some()) {
+        return Err(Error::usage("the report for a browser is of all hosts")
+            .hint("leave out `--host` or `--finding`: its links lead to each host and finding"));
+    }
     let methods = methods(&args.methods)?;
     let store = app.open_store().await?;
     let manifest = find_snapshot(app, &store, args.fleet.clone(), &args.snapshot).await?;

@@ -23,6 +23,10 @@ use crate::store::{Manifest, Store};
 
 /// Stands in the suppression for what only the reader can say.
 const REASON: &str = "say why it is harmless";
+/// Bytes of a suppression; longer patterns would be refused, and hosts must not make reports of any size.
+const LONGEST_SUPPRESSION: usize = 8 << 10;
+/// Stands where one would be longer.
+const TOO_LONG: &str = "# A value of this row is too long for a pattern: write one by hand for a part of it.";
 
 /// A report of one snapshot.
 pub(super) struct Report<'a> {
@@ -172,7 +176,8 @@ impl<'a> Aid<'a> {
             created: self.today,
             until: None,
         };
-        visible(&new.to_toml())
+        let toml = visible(&new.to_toml());
+        if toml.len() > LONGEST_SUPPRESSION { TOO_LONG.to_owned() } else { toml }
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::super::Scored;
 use super::super::candidate::{Method, digest};
+use super::super::explain::quoted;
 use super::super::fleet::FleetState;
 use super::super::lines::Loaded;
 use super::facts::Fact;
@@ -99,8 +100,9 @@ impl Misplaced<'_> {
             given: None,
             attack: Vec::new(),
             reason: format!(
-                "{word} `{}` is that of peer group {} on {there} of {of} hosts, but the rows of this host are those {rows_of}",
-                self.value, self.meant
+                "{word} {} is that of peer group {} on {there} of {of} hosts, but the rows of this host are those {rows_of}",
+                quoted(&self.value),
+                self.meant
             ),
             priors: Vec::new(),
             strict_id: None,

@@ -165,6 +165,7 @@ fn shorten(host: &mut HostView) {
     let cut = |text: &mut String| *text = cut_bytes(text, LONGEST_VALUE).into_owned();
     for finding in &mut host.findings {
         cut(&mut finding.reason);
+        finding.given.iter_mut().for_each(cut);
         let values = finding.cells.iter_mut().flat_map(|cell| cell.here.iter_mut().chain(&mut cell.there));
         values.for_each(cut);
     }

@@ -57,8 +57,7 @@ pub(super) fn digits(number: u64) -> String {
     out
 }
 
-/// A sentence in parts, each with whether it is quoted: reasons quote values in backticks. A value that has backticks
-/// itself changes which part looks like a quote and nothing else.
+/// A sentence in parts, each with whether it is quoted: reasons quote values in backticks, and no value has one in them.
 pub(super) fn quotes(sentence: &str) -> Vec<(bool, &str)> {
     let parts = sentence.split('`').enumerate();
     parts.map(|(at, part)| (at % 2 == 1, part)).filter(|(_, part)| !part.is_empty()).collect()

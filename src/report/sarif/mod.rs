@@ -136,10 +136,10 @@ fn of_host(index: usize, host: &HostResult) -> LogicalLocation {
     }
 }
 
-/// A message that shows as it stands: braces are no placeholders (doubled, section 3.11.5), and nothing is a link
-/// (3.11.6); what would show as something else is escaped.
+/// A message without placeholders (braces are doubled, section 3.11.5) and links (3.11.6: a blank stands in them, for a
+/// backslash can be taken for one of the value's); what would show as something else is escaped.
 fn text(said: &str) -> Message {
-    let safe = escape(said).replace('{', "{{").replace('}', "}}").replace("](", "\\](");
+    let safe = escape(said).replace('{', "{{").replace('}', "}}").replace("](", "] (");
     Message { text: Some(safe), ..Default::default() }
 }
 
@@ -218,7 +218,10 @@ mod tests {
     fn messages_have_no_placeholders_and_no_links() {
         assert_eq!(
             text("{0} [click](https://evil.example) \u{202e}").text.unwrap(),
-            "{{0}} [click\\](https://evil.example) \\u{{202e}}"
+            "{{0}} [click] (https://evil.example) \\u{{202e}}"
         );
+        for hostile in [r"[a\](https://evil.example)", r"[a\\](https://evil.example)"] {
+            assert!(!text(hostile).text.unwrap().contains("]("), "{hostile}");
+        }
     }
 }
