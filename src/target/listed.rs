@@ -3,7 +3,7 @@
 //! Pure: the program is run by `collect`, and `cli` hands its lines over. What cannot be a host is left out and named;
 //! whether the program came to its end is for those who ran it to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 
@@ -33,7 +33,10 @@ struct Line {
 /// The hosts of one or several programs.
 #[derive(Debug, Default)]
 pub struct Listing {
-    hosts: BTreeMap<String, TargetHost>,
+    /// In the order of the list, which is the order in which they are asked.
+    hosts: Vec<TargetHost>,
+    /// Places there by name.
+    places: HashMap<String, usize>,
     problems: Vec<String>,
     problems_total: usize,
 }
@@ -55,30 +58,37 @@ impl Listing {
 
     /// Adds a host from elsewhere, unless one of that name is there.
     pub fn add(&mut self, host: TargetHost) {
-        self.hosts.entry(host.known.name.clone()).or_insert(host);
+        if !self.places.contains_key(&host.known.name) {
+            self.push(host);
+        }
+    }
+
+    fn push(&mut self, host: TargetHost) {
+        self.places.insert(host.known.name.clone(), self.hosts.len());
+        self.hosts.push(host);
     }
 
     /// Takes a host. One that is there already must be the same.
     fn take(&mut self, host: TargetHost) -> Result<(), String> {
         let name = host.known.name.clone();
-        match self.hosts.get(&name) {
+        match self.places.get(&name).map(|place| &self.hosts[*place]) {
             Some(same) if *same == host => Err(format!("host `{name}` is listed twice")),
             Some(_) => Err(format!("host `{name}` is listed twice, and not alike; the first holds")),
             None if self.hosts.len() >= MOST_HOSTS => Err(format!("there are more than {MOST_HOSTS} hosts")),
             None => {
-                self.hosts.insert(name, host);
+                self.push(host);
                 Ok(())
             }
         }
     }
 
-    /// The hosts by name, and what a reader of the snapshot should know.
+    /// The hosts in the order of the list, and what a reader of the snapshot should know.
     pub fn into_hosts(mut self) -> (Vec<TargetHost>, Vec<String>) {
         let more = self.problems_total - self.problems.len();
         if more > 0 {
             self.problems.push(format!("{more} more lines name no host"));
         }
-        (self.hosts.into_values().collect(), self.problems)
+        (self.hosts, self.problems)
     }
 }
 

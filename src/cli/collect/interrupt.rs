@@ -19,7 +19,7 @@ pub(super) async fn interrupted() {
 }
 
 /// Work that leaves nothing behind when it is dropped.
-pub(super) async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(in crate::cli) async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         biased;
         () = interrupted() => Err(Error::new(ErrorKind::Interrupted, "interrupted before any host was asked")),

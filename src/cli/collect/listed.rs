@@ -90,7 +90,7 @@ pub(super) fn through(plugin: Plugin, args: &Args, hosts: &[TargetHost]) -> Arc<
 /// The hosts that files and programs list, and what a reader of the snapshot should know.
 async fn inventory(app: &App, args: &Args, targets: &[TargetSpec]) -> Result<(Vec<TargetHost>, Vec<String>)> {
     let files: Vec<&str> = targets.iter().filter_map(file).collect();
-    let of_files = if files.is_empty() { HostList::default() } else { hosts_of_files(&files)? };
+    let of_files = if files.is_empty() { HostList::default() } else { read(&files).await? };
     of_files.warnings.iter().for_each(|warning| app.output.warn(warning));
     let mut listing = Listing::default();
     for host in of_files.hosts {
@@ -113,6 +113,19 @@ async fn inventory(app: &App, args: &Args, targets: &[TargetSpec]) -> Result<(Ve
         }
     }
     Ok(listing.into_hosts())
+}
+
+/// Standard input or a pipe may stay silent for ever, and whoever waits must be able to end it: so a thread reads that
+/// nobody waits for at the end.
+async fn read(files: &[&str]) -> Result<HostList> {
+    let files: Vec<String> = files.iter().map(ToString::to_string).collect();
+    let (send, receive) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        // Nobody listens any more when the collection was interrupted.
+        let _ = send.send(hosts_of_files(&files));
+    });
+    receive.await.map_err(|source| Error::internal("reading the hosts died").source(source))?
 }
 
 fn file(target: &TargetSpec) -> Option<&str> {

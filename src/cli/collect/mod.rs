@@ -1,7 +1,7 @@
 //! `diffy collect`.
 
 mod gather;
-mod interrupt;
+pub(super) mod interrupt;
 mod listed;
 mod named;
 mod plan;
@@ -256,7 +256,7 @@ fn bounded(name: &str, value: u64, most: u64) -> Result<u64> {
 }
 
 fn on_path(app: &App, program: &str) -> Option<PathBuf> {
-    app.settings.path.iter().map(|dir| dir.join(program)).find(|path| path.is_file())
+    plugins::on_path(&app.settings.path, program)
 }
 
 fn host_name() -> String {

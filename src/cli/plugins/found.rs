@@ -80,7 +80,7 @@ pub(in super::super) fn command(app: &App, command: &str) -> Result<Plugin> {
 
 /// The first program of that name. A relative entry of `PATH` means another directory wherever one stands: it is
 /// left out.
-fn on_path(path: &[PathBuf], program: &str) -> Option<PathBuf> {
+pub(in crate::cli) fn on_path(path: &[PathBuf], program: &str) -> Option<PathBuf> {
     let dirs = path.iter().filter(|dir| dir.is_absolute());
     dirs.map(|dir| dir.join(program)).find(|path| is_program(path))
 }

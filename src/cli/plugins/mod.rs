@@ -11,7 +11,8 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use futures::{StreamExt, stream};
 
 use self::found::Found;
-pub(super) use self::found::{Kind, command, plugin};
+pub(super) use self::found::{Kind, command, on_path, plugin};
+use super::collect::interrupt::unless_interrupted;
 use super::output::print;
 use super::{App, Cli, Outcome};
 use crate::analyze::Method;
@@ -66,7 +67,9 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let found = found::all(&app.settings.path);
     let asked = stream::iter(found).map(|found| of_plugin(found, !no_describe));
     let mut lines = built_in();
-    lines.extend(asked.buffered(ASKED_AT_ONCE).collect::<Vec<Line>>().await);
+    // Dropped when somebody wants the end, which ends the plugins.
+    let described = async { Ok(asked.buffered(ASKED_AT_ONCE).collect::<Vec<Line>>().await) };
+    lines.extend(unless_interrupted(described).await?);
     if format == Format::Table && output.is_none() {
         print(&lines.iter().map(text).collect::<String>())?;
         return Ok(Outcome::Done);

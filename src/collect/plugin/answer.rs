@@ -7,6 +7,9 @@ use crate::model::Status;
 
 /// Longest excerpt of a line or a name in a message, in bytes.
 const EXCERPT: usize = 80;
+/// Longest error and version that are kept, in bytes: each table without an answer has a copy.
+const LONGEST_ERROR: usize = 2_000;
+const LONGEST_VERSION: usize = 64;
 
 /// A line as it comes.
 #[derive(Deserialize)]
@@ -55,16 +58,25 @@ pub(super) fn read(line: &[u8], host: &str) -> Result<Said, String> {
     if line.table.is_none() && rows.is_some() {
         return Err("there are rows, and no table".to_owned());
     }
-    let error = line.error.unwrap_or_default();
+    let error = cut(line.error.unwrap_or_default(), LONGEST_ERROR);
     let status = status(line.status, rows.is_some(), &error)?;
     Ok(Said {
         table: line.table,
         status,
         json: rows.unwrap_or_default().as_bytes().to_vec(),
         error,
-        osquery_version: line.osquery_version,
+        osquery_version: line.osquery_version.map(|version| cut(version, LONGEST_VERSION)),
         uid: line.uid,
     })
+}
+
+/// What is cut says so.
+fn cut(text: String, most: usize) -> String {
+    if text.len() <= most {
+        return text;
+    }
+    let end = text.floor_char_boundary(most);
+    format!("{}… ({} bytes in all)", &text[..end], text.len())
 }
 
 /// Rows mean `ok` and their absence an error, where nothing is said; both at once must make sense.

@@ -237,7 +237,7 @@ pub fn ssh_script(job: &Job<'_>, push_bytes: u64) -> Result<String> {
     let head =
         script.strip_suffix(LAST_LINES).ok_or_else(|| Error::internal("the script has another end"))?;
     // A shell reads a script from stdin byte by byte: it says that it is there before the rest has come.
-    let mut over_ssh = format!("echo 'DIFFY1-HERE {}'\n{head}PUSH_BYTES='{push_bytes}'\n", job.nonce);
+    let mut over_ssh = format!("echo; echo 'DIFFY1-HERE {}'\n{head}PUSH_BYTES='{push_bytes}'\n", job.nonce);
     push_code(&mut over_ssh, OVER_SSH);
     Ok(over_ssh)
 }
@@ -433,7 +433,8 @@ mod tests {
         let (plain, over_ssh) = (script(&job).unwrap(), ssh_script(&job, 7).unwrap());
         assert!(over_ssh.contains(plain.strip_suffix(LAST_LINES).unwrap()));
         assert!(
-            !plain.contains("DIFFY1-HERE") && over_ssh.starts_with(&format!("echo 'DIFFY1-HERE {NONCE}'\n"))
+            !plain.contains("DIFFY1-HERE")
+                && over_ssh.starts_with(&format!("echo; echo 'DIFFY1-HERE {NONCE}'\n"))
         );
         assert!(over_ssh.contains("\nPUSH_BYTES='7'\nhold() {\n"));
         assert!(over_ssh.ends_with("8<&0 </dev/null\nexit 0\n"));

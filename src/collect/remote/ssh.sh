@@ -34,6 +34,8 @@ fetch() {
     [ "$said" = send ] || { note "bootstrap: ${said:-nobody sends it}"; return 1; }
     head -c "$PUSH_BYTES" <&8 >"$dir/out" 2>/dev/null
     stamp=$(date +%s)
+    # The time of the queries begins now.
+    began=$stamp
 }
 
 main "$@" 8<&0 </dev/null

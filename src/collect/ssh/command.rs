@@ -68,9 +68,14 @@ impl Client {
             set(forward, "no");
         }
         set("ClearAllForwardings", "yes");
+        set("GSSAPIDelegateCredentials", "no");
         set("RemoteCommand", "none");
-        // A connection that is there is used; none stays.
+        // No connection stays, and none that is there is used: it may have been made without its key being checked,
+        // and lead to another host than the name says now.
         set("ControlMaster", "no");
+        if self.host_keys == HostKeys::Known {
+            set("ControlPath", "none");
+        }
         if let Some(port) = to.port {
             arguments.extend(["-p".to_owned(), port.to_string()]);
         }
@@ -100,7 +105,14 @@ mod tests {
     #[test]
     fn keys_are_checked_and_nobody_is_asked() {
         let arguments = client().arguments(&"root@[::1]:2022".parse().unwrap());
-        for option in ["BatchMode=yes", "StrictHostKeyChecking=yes", "ForwardAgent=no", "ConnectTimeout=10"] {
+        for option in [
+            "BatchMode=yes",
+            "StrictHostKeyChecking=yes",
+            "ForwardAgent=no",
+            "GSSAPIDelegateCredentials=no",
+            "ControlPath=none",
+            "ConnectTimeout=10",
+        ] {
             assert!(arguments.iter().any(|argument| argument == option), "{option}");
         }
         assert_eq!(arguments[arguments.len() - 7..], ["-p", "2022", "-l", "root", "--", "::1", PLAIN]);

@@ -8,6 +8,8 @@ use crate::model::Destination;
 
 /// Hosts with another name that are told one by one; more are counted.
 const MOST_TOLD: usize = 10;
+/// Sentences of hosts that answer under the name of another.
+const MOST_ALARMING: usize = 50;
 /// Hosts that are named where more are counted.
 const NAMED: usize = 3;
 
@@ -36,7 +38,7 @@ impl Names {
     /// Notes the name that a host gives itself.
     pub(super) fn note(&mut self, host: &str, to: &Destination, said: &str) {
         let (lower, shown) = (said.to_lowercase(), shown_name(said));
-        if lower.is_empty() || lower == "localhost" {
+        if lower.is_empty() || lower.split('.').next() == Some("localhost") {
             return;
         }
         let is_own = is_same(host, said) || is_same(&to.host, said);
@@ -55,7 +57,12 @@ impl Names {
     }
 
     pub(super) fn into_sentences(self) -> Vec<String> {
+        let beyond = self.alarming.len().saturating_sub(MOST_ALARMING);
         let mut sentences = self.alarming;
+        sentences.truncate(MOST_ALARMING);
+        if beyond > 0 {
+            sentences.push(format!("{beyond} more hosts answer under names of others"));
+        }
         let count = self.other.len();
         if count <= MOST_TOLD {
             let each = self.other.iter();

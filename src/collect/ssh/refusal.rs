@@ -112,6 +112,12 @@ pub(super) fn explain(heard: &Heard, problem: &str, (login, work): (u64, u64)) -
         (End::Flood, false) => {
             (Status::Error, "the host floods the connection before the script runs".to_owned())
         }
+        (End::Stalled, _) => (
+            Status::Timeout,
+            format!(
+                "the host announced a large answer and sends it too slowly: others wait for its room{ending}"
+            ),
+        ),
         (End::Late, true) => (Status::Timeout, format!("the script did not end within {work} s{ending}")),
         (End::Late, false) => (
             Status::Timeout,

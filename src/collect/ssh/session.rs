@@ -23,6 +23,9 @@ const MOST_BEFORE: usize = 192 << 10;
 const FREE: usize = 1 << 20;
 /// Most that is kept of the error output, in bytes; the end of it.
 const MAX_STDERR: usize = 16 << 10;
+/// Who holds room for a large answer must send so many bytes in each such window.
+const WINDOW: Duration = Duration::from_secs(30);
+const LEAST_IN_WINDOW: usize = 128 << 10;
 /// How often what looks like the end of a head is tried to be read: a login may print such a line, too.
 const HEAD_TRIES: u32 = 16;
 /// How long `ssh` may take to end once all is said, and a host that is told to stop.
@@ -71,6 +74,8 @@ pub(super) enum End {
     NotStarted(String),
     /// The time was used up.
     Late,
+    /// The host announced a large answer, and sends it too slowly while others wait for its room.
+    Stalled,
     /// The host announces so many bytes, more than it may send.
     TooLarge(u64),
     /// The host sends what it did not announce.
@@ -229,6 +234,8 @@ impl<'a> Listener<'a> {
     /// Reads until the end of the answer or of the output; else says why no further.
     async fn listen(&mut self, mut stdout: ChildStdout) -> Option<End> {
         let mut deadline = Instant::now() + self.run.login;
+        // The end of a window, and what was there at its beginning.
+        let mut pace: Option<(Instant, usize)> = None;
         let mut stop = self.run.stop.clone();
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -237,14 +244,28 @@ impl<'a> Listener<'a> {
                 let read = stdout.read(&mut buffer).await.unwrap_or(0);
                 self.take(&buffer[..read]).await
             };
+            let until = pace.map_or(deadline, |(until, _)| deadline.min(until));
             let ended = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => Some(Some(End::Stopped)),
                 ended = step => ended,
-                () = time::sleep_until(deadline) => Some(Some(End::Late)),
+                () = time::sleep_until(until) => match pace {
+                    _ if Instant::now() >= deadline => Some(Some(End::Late)),
+                    Some((_, before)) if self.heard.stdout.len() < before + LEAST_IN_WINDOW => {
+                        Some(Some(End::Stalled))
+                    }
+                    _ => {
+                        pace = None;
+                        None
+                    }
+                },
             };
             if let Some(how) = ended {
                 return how;
+            }
+            // Who holds room that others wait for must use it.
+            if self.heard.room.is_some() && pace.is_none() {
+                pace = Some((Instant::now() + WINDOW, self.heard.stdout.len()));
             }
             if !was_there && self.heard.is_there {
                 deadline = Instant::now() + self.run.work;
