@@ -101,7 +101,7 @@ impl Misplaced<'_> {
             attack: Vec::new(),
             reason: format!(
                 "{word} {} is that of peer group {} on {there} of {of} hosts, but the rows of this host are those {rows_of}",
-                quoted(&self.value),
+                quoted(self.value),
                 self.meant
             ),
             priors: Vec::new(),
