@@ -104,7 +104,7 @@ impl Reader<'_, '_> {
     fn host(&mut self, name: Option<String>, client: Option<String>) -> Result<Result<String, String>> {
         let found = match (name, client) {
             (Some(name), client) => self.gather.owner(&name, client.as_deref()),
-            (None, Some(client)) => self.gather.owner(&client, None),
+            (None, Some(client)) => self.gather.owner(&client, Some(&client)),
             (None, None) => match &self.file.host {
                 Some(host) => Ok(host.clone()),
                 None => Err("this row names neither a client nor a host".to_owned()),
