@@ -43,7 +43,8 @@ pub(super) fn read(
     let name = if options.map.contains_key(&stem) { stem.as_str() } else { undated };
     let table = options.table_of(name, gather.catalog);
     let answered = (shape == Shape::Lines).then(BTreeSet::new);
-    let mut reader = Reader { gather, table, about: Fields::default(), clipped: false, elements: 0, answered };
+    let mut reader =
+        Reader { gather, table, about: Fields::default(), clipped: false, elements: 0, answered };
     match shape {
         Shape::Csv => fleet_csv::read(reader.gather, source, &reader.table),
         Shape::Lines => {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 
 use super::ahead::ahead;
+use super::foreign::FOREIGN;
 use super::input::Files;
 use super::names::{mapped_table, not_own, note_of_own_name};
 use super::records::gather;
@@ -224,6 +225,14 @@ impl Importer<'_> {
             let refused =
                 ImportAnswer { status: Status::Error, error: reason.clone(), ..answer(host, table, &split) };
             self.add(&mut answers, refused, reason);
+        }
+        for (path, table) in &files.foreign {
+            let name = self.options.files.name(path);
+            let split = Split { complete: true, ..Split::default() };
+            self.report.problem(&name, || FOREIGN.to_owned());
+            let error = format!("{name}: {FOREIGN}");
+            let refused = ImportAnswer { status: Status::Error, error, ..answer(host, table, &split) };
+            self.add(&mut answers, refused, &name);
         }
         for (table, paths) in &files.tables {
             for path in paths {

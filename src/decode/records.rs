@@ -139,7 +139,8 @@ impl Gather<'_> {
         check_host(name)?;
         let Some(id) = id else {
             if self.made.remove(name) {
-                let why = "made to tell two hosts apart, and also the name of rows without an id: both are here";
+                let why =
+                    "made to tell two hosts apart, and also the name of rows without an id: both are here";
                 self.report.problem(name, || why.to_owned());
             }
             return Ok(name.to_owned());
@@ -164,7 +165,11 @@ impl Gather<'_> {
                     self.owners.insert(other.clone(), id.to_owned());
                     self.made.insert(other.clone());
                     self.report.problem(&other, || {
-                        format!("two hosts call themselves `{}`: {} and this one", excerpt(name), excerpt(first))
+                        format!(
+                            "two hosts call themselves `{}`: {} and this one",
+                            excerpt(name),
+                            excerpt(first)
+                        )
                     });
                     return Ok(other);
                 }
@@ -386,7 +391,9 @@ mod tests {
 
     #[test]
     fn clients_with_one_name_are_never_one_host() {
-        let row = |(name, id): &(&str, &str)| json!({"X": 1, "Fqdn": name, "ClientId": id, "FlowId": "F"}).to_string();
+        let row = |(name, id): &(&str, &str)| {
+            json!({"X": 1, "Fqdn": name, "ClientId": id, "FlowId": "F"}).to_string()
+        };
         let check = |rows: &[(&str, &str)], expect: &[&str]| {
             let text: Vec<String> = rows.iter().map(row).collect();
             let (seen, report) = run("All Linux.Sys.Users.json", text.join("\n").as_bytes(), None);
