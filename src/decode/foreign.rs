@@ -10,7 +10,7 @@ use super::kind::{
 use super::walk::Walker;
 
 /// Said of each.
-pub(super) const FOREIGN: &str = "in the directory of a host, and looks like what others say of many hosts; `--format`, or naming the file or its directory, imports it as that";
+pub(super) const FOREIGN: &str = "in the directory of a host, and looks like what others say of many hosts; `--format`, or naming the file itself, imports it as that";
 
 impl Walker<'_> {
     /// Whether a file is none of a host's own where hosts' own files lie: in a directory below a named one.

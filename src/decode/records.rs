@@ -365,8 +365,12 @@ mod tests {
         prop_oneof![good, bad.prop_map(|text| (None, text))]
     }
 
-    fn hosts_of(seen: &Seen) -> Vec<&str> {
-        seen.rows.iter().map(|(host, _, _)| host.as_str()).collect()
+    /// Hosts with the clients whose rows they have.
+    fn hosts_of(seen: &Seen) -> Vec<String> {
+        seen.rows
+            .iter()
+            .map(|(host, _, row)| format!("{host} {}", row["x"].as_str().unwrap_or_default()))
+            .collect()
     }
 
     #[test]
@@ -392,7 +396,7 @@ mod tests {
     #[test]
     fn clients_with_one_name_are_never_one_host() {
         let row = |(name, id): &(&str, &str)| {
-            json!({"X": 1, "Fqdn": name, "ClientId": id, "FlowId": "F"}).to_string()
+            json!({"X": id, "Fqdn": name, "ClientId": id, "FlowId": "F"}).to_string()
         };
         let check = |rows: &[(&str, &str)], expect: &[&str]| {
             let text: Vec<String> = rows.iter().map(row).collect();
@@ -402,12 +406,12 @@ mod tests {
         };
         // One who calls himself as the name would be that is made for another.
         let made = [("web-1-C.3", "C.2"), ("web-1", "C.1"), ("web-1", "C.3"), ("web-1", "C.3")];
-        check(&made, &["web-1-C.3", "web-1", "web-1-C.3-C.3", "web-1-C.3-C.3"]);
+        check(&made, &["web-1 C.1", "web-1-C.3 C.2", "web-1-C.3-C.3 C.3", "web-1-C.3-C.3 C.3"]);
         let later = [("web-1", "C.1"), ("web-1", "C.3"), ("web-1-C.3", "C.2")];
-        check(&later, &["web-1", "web-1-C.3", "web-1-C.3-C.2"]);
+        check(&later, &["web-1 C.1", "web-1-C.3 C.3", "web-1-C.3-C.2 C.2"]);
         // One who calls himself by the id of a client without a name.
-        check(&[("C.1", "C.9"), ("", "C.1")], &["C.1", "C.1-C.1"]);
-        check(&[("C.1", "C.9"), ("C.1", "C.1")], &["C.1", "C.1-C.1"]);
+        check(&[("C.1", "C.9"), ("", "C.1")], &["C.1 C.9", "C.1-C.1 C.1"]);
+        check(&[("C.1", "C.9"), ("C.1", "C.1")], &["C.1 C.9", "C.1-C.1 C.1"]);
     }
 
     proptest! {
