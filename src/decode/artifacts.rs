@@ -14,7 +14,7 @@ use super::excerpt;
 use super::import::ImportOptions;
 use super::kind::{Kind, artifact_of, is_json_name, stem_of};
 use super::osqueryd::check_host;
-use super::walk::{Entry, Walker};
+use super::walk::{Client, Entry, Walker};
 use crate::error::Result;
 
 /// Files that make a directory with `results` a collection.
@@ -105,11 +105,13 @@ impl Collection {
         (is_marked && !found.results.as_os_str().is_empty()).then_some(found)
     }
 
-    /// The host's name, as the collection says it.
-    fn host(&self, options: &ImportOptions) -> Option<String> {
+    /// The host's name, as the collection says it, and what else it says of the client.
+    fn host(&self, options: &ImportOptions) -> Option<(String, Client)> {
         let info: ClientInfo = read(self.info.as_deref()?, options)?;
+        let id = Some(info.client_id.clone()).filter(|id| !id.is_empty());
         let names = [info.fqdn, info.os_info.fqdn, info.hostname, info.os_info.hostname, info.client_id];
-        names.into_iter().find(|name| check_host(name).is_ok())
+        let names: Vec<String> = names.into_iter().filter(|name| check_host(name).is_ok()).collect();
+        Some((names.first()?.clone(), Client { names, id }))
     }
 
     fn context(&self, options: &ImportOptions) -> Context {
@@ -170,7 +172,13 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path, options: &ImportOptions) -> O
 impl Walker<'_> {
     /// Takes a collection; `host` is whose it is when it does not say so.
     pub(super) fn collection(&mut self, collection: Collection, host: Option<String>) -> Result<()> {
-        let own = self.options.host.clone().or_else(|| collection.host(self.options)).or(host);
+        let (said, mut place) = collection.host(self.options).unzip();
+        if let Some(client) = client_of(&collection.path) {
+            let place = place.get_or_insert_default();
+            place.names.extend(client.names);
+            place.id = client.id.or(place.id.take());
+        }
+        let own = self.options.host.clone().or(said).or(host);
         let context = collection.context(self.options);
         let mut has_all = false;
         for entry in self.entries(&collection.results)? {
@@ -195,6 +203,7 @@ impl Walker<'_> {
             let artifact = artifact_of(&path).unwrap_or_else(|| stem_of(&path));
             if let Some(record) = self.found.records.last_mut() {
                 record.cut = context.cut(&artifact);
+                record.place = place.clone().filter(|_| !is_all && own.is_some());
             }
         }
         for path in collection.others {
@@ -210,6 +219,14 @@ impl Walker<'_> {
         tracing::debug!(path = %collection.path.display(), host = own.as_deref().map(excerpt), "a collection");
         Ok(())
     }
+}
+
+/// The client that a directory of a hunt is named after.
+pub(super) fn client_of(path: &Path) -> Option<Client> {
+    let name = path.file_name()?.to_str().filter(|name| is_client_name(name))?;
+    let (before, id) = name.rsplit_once("C.")?;
+    let names = [before.trim_end_matches('-'), name].map(str::to_owned);
+    Some(Client { names: names.into(), id: Some(format!("C.{id}")) })
 }
 
 /// `NAME-C.1234`: the directory of a client in a hunt.

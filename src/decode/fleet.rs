@@ -1,6 +1,7 @@
 //! What Fleet says of many hosts: lines of `fleetctl`, answers of its REST API, tables of its UI.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use memchr::memmem;
@@ -25,6 +26,9 @@ const ARRAYS: &[&str] = &["results", "live_query_results", "rows"];
 const INJECTED: [&str; 2] = ["host_hostname", "host_display_name"];
 /// Said of a host that a report shows without data.
 const NO_DATA: &str = "the report shows no data of this host: Fleet keeps nothing of a result over 512 KB, so whether there were no rows is not known";
+const TWICE: &str = "this file answers for the host more than once; the rows of all of it are here, and whether it is one host is not known";
+/// Results within results that are read: those of one query among several.
+const DEEPEST: usize = 1;
 const CLIPPED: &str = "Fleet clipped this report (`report_clipped`): rows and whole hosts may be missing";
 
 /// Reads one file.
@@ -38,7 +42,9 @@ pub(super) fn read(
     let options = gather.options;
     let name = if options.map.contains_key(&stem) { stem.as_str() } else { undated };
     let table = options.table_of(name, gather.catalog);
-    let mut reader = Reader { gather, table, about: Fields::default(), clipped: false, elements: 0 };
+    let answered = (shape == Shape::Lines).then(BTreeSet::new);
+    let mut reader =
+        Reader { gather, table, about: Fields::default(), clipped: false, elements: 0, answered };
     match shape {
         Shape::Csv => fleet_csv::read(reader.gather, source, &reader.table),
         Shape::Lines => {
@@ -85,6 +91,8 @@ struct Reader<'g, 'a> {
     about: Fields,
     clipped: bool,
     elements: u64,
+    /// Hosts of lines of `fleetctl`, which has one for each; none elsewhere.
+    answered: Option<BTreeSet<String>>,
 }
 
 impl Reader<'_, '_> {
@@ -158,7 +166,7 @@ impl Reader<'_, '_> {
     fn host(&mut self, fields: &Fields) -> Result<Result<String, String>> {
         let name = match (&fields.name, &fields.id) {
             (Some(name), id) => self.gather.owner(name, id.as_deref()),
-            (None, Some(id)) => self.gather.owner(&format!("host-{id}"), None),
+            (None, Some(id)) => self.gather.owner(&format!("host-{id}"), Some(id)),
             (None, None) => match &self.gather.options.host {
                 Some(host) => Ok(host.clone()),
                 None => Err("this result names no host".to_owned()),
@@ -173,10 +181,11 @@ impl Reader<'_, '_> {
     /// What one object says of one host, or of several.
     fn object(&mut self, text: &str, place: Place) -> Result<()> {
         let outer = self.about.clone();
-        self.nested((text, &outer), place)
+        self.nested((text, &outer), 0, place)
     }
 
-    fn nested(&mut self, (text, outer): (&str, &Fields), place: Place) -> Result<()> {
+    /// What an object says that stands in the results of `depth` others.
+    fn nested(&mut self, (text, outer): (&str, &Fields), depth: usize, place: Place) -> Result<()> {
         let pairs = match serde_json::from_str::<Pairs<'_>>(text) {
             Ok(Pairs(pairs)) => pairs,
             Err(error) => {
@@ -201,7 +210,7 @@ impl Reader<'_, '_> {
         }
         // The results of one query among several.
         if let Some(results) = results.filter(|results| results.get().starts_with('[')) {
-            return self.results(results, &fields, place);
+            return self.results(results, &fields, depth, place);
         }
         let host = match self.host(&fields)? {
             Ok(host) => host,
@@ -223,6 +232,12 @@ impl Reader<'_, '_> {
         let table = self.table.clone();
         let to = (host, table.as_str());
         self.gather.answered(to, fields.time);
+        let is_second = columns.is_none()
+            && self.answered.as_mut().is_some_and(|answered| !answered.insert(host.to_owned()));
+        if is_second {
+            self.gather.problem(place, &format!("`{}`: {TWICE}", excerpt(host)));
+            self.gather.cut(to, TWICE);
+        }
         if let Some(error) = &fields.error {
             self.gather.failed(to, error);
         }
@@ -260,13 +275,24 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn results(&mut self, results: &RawValue, fields: &Fields, place: Place) -> Result<()> {
+    fn results(&mut self, results: &RawValue, fields: &Fields, depth: usize, place: Place) -> Result<()> {
+        // The file says how deep it is: following it would exhaust the stack.
+        if depth >= DEEPEST {
+            let why = "results within results of results are not read";
+            self.gather.problem(place, why);
+            if fields.name.is_some() || fields.id.is_some() {
+                if let Ok(host) = self.host(fields)? {
+                    self.gather.skipped((&host, &self.table), why);
+                }
+            }
+            return Ok(());
+        }
         let mut inside = Vec::new();
         let read = each_element(results, &mut |result| inside.push(result));
         if let Err(error) = read {
             self.gather.problem(place, &format!("these results are no array: {}", reason(&error)));
         }
-        inside.into_iter().try_for_each(|result| self.nested((result.get(), fields), place))
+        inside.into_iter().try_for_each(|result| self.nested((result.get(), fields), depth + 1, place))
     }
 
     /// `"rows": [{…},{…}]`, or null.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 
 use super::ahead::ahead;
+use super::foreign::FOREIGN;
 use super::input::Files;
 use super::names::{mapped_table, not_own, note_of_own_name};
 use super::records::gather;
@@ -224,6 +225,14 @@ impl Importer<'_> {
             let refused =
                 ImportAnswer { status: Status::Error, error: reason.clone(), ..answer(host, table, &split) };
             self.add(&mut answers, refused, reason);
+        }
+        for (path, table) in &files.foreign {
+            let name = self.options.files.name(path);
+            let split = Split { complete: true, ..Split::default() };
+            self.report.problem(&name, || FOREIGN.to_owned());
+            let error = format!("{name}: {FOREIGN}");
+            let refused = ImportAnswer { status: Status::Error, error, ..answer(host, table, &split) };
+            self.add(&mut answers, refused, &name);
         }
         for (table, paths) in &files.tables {
             for path in paths {
@@ -590,7 +599,9 @@ mod tests {
             r#"{"severity":0,"message":"m"}"#.to_owned(),
             r#"{"snapshot":["#.to_owned(),
         ];
-        let report = check_log(&lines, &["h", r#"h/q [{"x":"2"},{"x":"3"}]"#, "h/q ok 2"]);
+        let lost =
+            "h/q truncated 2 osqueryd.results.log` could not be read, and nobody knows whose they were";
+        let report = check_log(&lines, &["h", r#"h/q [{"x":"2"},{"x":"3"}]"#, lost]);
         assert_eq!((report.superseded, report.status_lines, report.problems_total), (2, 1, 2));
         let problems: Vec<_> = report.problems.iter().map(|problem| problem.line).collect();
         assert_eq!(problems, [2, 6]);
@@ -653,6 +664,116 @@ mod tests {
                 let _ = run(dir.path(), &["."], &options);
             }
         }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_makes_the_hosts_of_its_log_not_whole() {
+        let dir =
+            tree(&[("x.log", &[event(0, "added", "a"), event(1, "added", &"b".repeat(500))].join("\n"))]);
+        let limits = Limits { row_bytes: 300, ..Limits::default() };
+        let options = ImportOptions { limits, ..ImportOptions::default() };
+        let (seen, _) = run(dir.path(), &["x.log"], &options).unwrap();
+        assert!(seen[2].starts_with("h/q truncated 1"), "{seen:?}");
+    }
+
+    const ROWS: &str = r#"[{"x":"1"}]"#;
+    const FLEET: &str = r#"{"host":"web-1","rows":[{"x":"2"}]}"#;
+    const CLIENT: &str = r#"{"X":"2","Fqdn":"web-1","ClientId":"C.1","FlowId":"F"}"#;
+
+    fn log() -> String {
+        event(0, "added", "2").replace(r#""hostIdentifier":"h""#, r#""hostIdentifier":"web-1""#)
+    }
+
+    #[test]
+    fn what_a_host_prints_is_its_own() {
+        // With others beside it, and alone: then the name of the table tells.
+        for others in [&[("dump/web-1/users.json", ROWS)][..], &[]] {
+            for text in [FLEET, CLIENT, &log(), "host_display_name,x\nweb-1,2\n"] {
+                let files = [&[("dump/evil/users.json", text)][..], others].concat();
+                let dir = tree(&files);
+                let (seen, report) = run(dir.path(), &["dump"], &ImportOptions::default()).unwrap();
+                assert_eq!(seen[0], "evil", "{text}");
+                assert!(seen[1].starts_with("evil/users error 0"), "{seen:?}");
+                let rest = if others.is_empty() { 0 } else { 3 };
+                assert_eq!(seen.len() - 2, rest, "{seen:?}");
+                assert!(rest == 0 || seen[4] == "web-1/users ok 1", "{seen:?}");
+                assert_eq!(report.problems_total, 1, "{:?}", report.problems);
+            }
+        }
+        // A table that no catalog knows.
+        let files = [("d/a/own.json", ROWS), ("d/evil/own.json", FLEET), ("d/evil/users.json", "[]")];
+        let report = check(
+            &files,
+            &["d"],
+            &[
+                "a",
+                r#"a/own [{"x":"1"}]"#,
+                "a/own ok 1",
+                "evil",
+                "evil/users empty 0",
+                "evil/own error 0 own.json: in the directory of a host, and looks like what others say of many hosts; `--format`, or naming the file itself, imports it as that",
+            ],
+        );
+        assert_eq!((report.hosts, report.problems_total), (2, 1));
+        // The host's directory itself.
+        let dir = tree(&files);
+        let (seen, _) = run(dir.path(), &["d/evil"], &ImportOptions::default()).unwrap();
+        assert_eq!((seen.len(), seen[0].as_str()), (3, "evil"));
+    }
+
+    #[test]
+    fn directories_of_others_are_theirs() {
+        let check = |files: &[(&str, &str)], format: Option<ImportFormat>| {
+            let dir = tree(files);
+            let options = ImportOptions { format, ..ImportOptions::default() };
+            let (seen, report) = run(dir.path(), &["d"], &options).unwrap();
+            assert_eq!((seen[0].as_str(), report.hosts, report.problems_total), ("web-1", 1, 0), "{seen:?}");
+            assert!(seen[2].ends_with(" ok 1"), "{seen:?}");
+        };
+        check(&[("d/web-1/osqueryd.results.log", &log())], None);
+        check(&[("d/logs/results.json", &log())], None);
+        check(&[("d/users.json", FLEET)], None);
+        check(&[("d/monday/Who is here.json", FLEET)], None);
+        check(&[("d/monday/users.json", FLEET)], Some(ImportFormat::Fleet));
+        check(&[("d/hunt/Linux.Sys.Users.json", CLIENT)], None);
+        // Logs beside a host's own files, as ever.
+        let dir = tree(&[("d/a/users.json", ROWS), ("d/b/osqueryd.results.log", &log())]);
+        let (seen, _) = run(dir.path(), &["d"], &ImportOptions::default()).unwrap();
+        assert!(seen.contains(&"web-1/q ok 1".to_owned()), "{seen:?}");
+    }
+
+    #[test]
+    fn rows_of_a_client_are_its_own_whatever_they_say() {
+        let info = r#"{"client_id":"C.2","fqdn":"evil"}"#;
+        for (files, host) in [
+            (&[("d/client_info.json", info), ("d/results/Linux.Sys.Users.json", CLIENT)][..], "evil"),
+            (
+                &[
+                    ("d/hunt_info.json", "{}"),
+                    ("d/results/.keep", ""),
+                    ("d/evil-C.2/client_info.json", info),
+                    ("d/evil-C.2/results/Linux.Sys.Users.json", CLIENT),
+                ],
+                "evil",
+            ),
+            (&[("d/evil-C.2/Linux.Sys.Users.json", CLIENT)], "evil-C.2"),
+            (
+                &[("d/evil-C.2/Linux.Sys.Users.json", r#"{"host":"web-1","error":"x","Fqdn":"web-1"}"#)],
+                "evil-C.2",
+            ),
+        ] {
+            let dir = tree(files);
+            let (seen, report) = run(dir.path(), &["d"], &ImportOptions::default()).unwrap();
+            assert_eq!(
+                (seen[0].as_str(), seen.len(), report.problems_total),
+                (host, 3, 1),
+                "{seen:?} {report:?}"
+            );
+        }
+        let own = CLIENT.replace("web-1", "evil").replace("C.1", "C.2");
+        let dir = tree(&[("d/client_info.json", info), ("d/results/Linux.Sys.Users.json", &own)]);
+        let (seen, report) = run(dir.path(), &["d"], &ImportOptions::default()).unwrap();
+        assert_eq!((seen[0].as_str(), report.problems_total), ("evil", 0), "{report:?}");
     }
 
     #[test]

@@ -46,11 +46,13 @@ pub(super) struct Lines {
     pub(super) problems: Problems,
     /// Whether reading failed before the end.
     pub(super) failed: bool,
+    /// Lines over the limit.
+    pub(super) too_long: u64,
 }
 
 impl Lines {
     pub(super) fn new(name: String, limit: usize) -> Self {
-        Self { name, limit, bytes: 0, problems: Problems::default(), failed: false }
+        Self { name, limit, bytes: 0, problems: Problems::default(), failed: false, too_long: 0 }
     }
 
     pub(super) fn each(
@@ -73,6 +75,7 @@ impl Lines {
                 break;
             }
             if taken.bytes > self.limit {
+                self.too_long += 1;
                 let (bytes, limit) = (taken.bytes, self.limit);
                 source.problem(place, || {
                     format!("this line of {bytes} bytes is over the limit of {limit} and is skipped")

@@ -14,6 +14,7 @@ mod documents;
 mod flat;
 mod fleet;
 mod fleet_csv;
+mod foreign;
 mod import;
 mod input;
 mod kind;

@@ -19,6 +19,8 @@ use crate::model::Status;
 
 /// Most hosts of one import: each costs memory until the end.
 const MOST_HOSTS: usize = 1 << 20;
+/// Names that are tried for a host whose own is taken.
+const MOST_MADE: usize = 3;
 
 /// Reads the files and hands on their rows, then an answer for each host and table.
 ///
@@ -37,6 +39,7 @@ pub(super) fn gather(
         report,
         hosts: taken.keys().cloned().collect(),
         owners: BTreeMap::new(),
+        made: BTreeSet::new(),
         answers: BTreeMap::new(),
         outbox: Outbox::new(String::new(), options.limits.chunk_bytes),
         file: 0,
@@ -75,8 +78,10 @@ pub(super) struct Gather<'a> {
     report: &'a mut ImportReport,
     /// Those that the sink knows.
     hosts: BTreeSet<String>,
-    /// Who has a name: the first id that came with it.
+    /// Who has a name, a given or a made one: the first id that came with it.
     owners: BTreeMap<String, String>,
+    /// Made names of which nobody was told yet that they came without an id too.
+    made: BTreeSet<String>,
     answers: BTreeMap<(String, String), Gathered>,
     outbox: Outbox,
     file: usize,
@@ -132,20 +137,46 @@ impl Gather<'_> {
     /// can be none.
     pub(super) fn owner(&mut self, name: &str, id: Option<&str>) -> Result<String, String> {
         check_host(name)?;
-        let Some(id) = id else { return Ok(name.to_owned()) };
-        let owner = self.owners.entry(name.to_owned()).or_insert_with(|| id.to_owned());
-        if owner == id || name == id {
+        let Some(id) = id else {
+            if self.made.remove(name) {
+                let why =
+                    "made to tell two hosts apart, and also the name of rows without an id: both are here";
+                self.report.problem(name, || why.to_owned());
+            }
+            return Ok(name.to_owned());
+        };
+        let first = self.owners.entry(name.to_owned()).or_insert_with(|| id.to_owned());
+        if first == id {
             return Ok(name.to_owned());
         }
-        let other = format!("{name}-{id}");
-        check_host(&other)?;
-        if !self.hosts.contains(&other) {
-            let first = owner.clone();
-            self.report.problem(&other, || {
-                format!("two hosts call themselves `{}`: {} and this one", excerpt(name), excerpt(&first))
-            });
+        let first = first.clone();
+        self.made_name(name, id, &first)
+    }
+
+    /// A name for a host whose own is that of another; somebody may call himself as such a name would be.
+    fn made_name(&mut self, name: &str, id: &str, first: &str) -> Result<String, String> {
+        let mut other = name.to_owned();
+        for _ in 0..MOST_MADE {
+            other = format!("{other}-{id}");
+            check_host(&other)?;
+            match self.owners.get(&other) {
+                Some(owner) if owner == id => return Ok(other),
+                None if !self.hosts.contains(&other) => {
+                    self.owners.insert(other.clone(), id.to_owned());
+                    self.made.insert(other.clone());
+                    self.report.problem(&other, || {
+                        format!(
+                            "two hosts call themselves `{}`: {} and this one",
+                            excerpt(name),
+                            excerpt(first)
+                        )
+                    });
+                    return Ok(other);
+                }
+                _ => {}
+            }
         }
-        Ok(other)
+        Err(format!("other hosts have the name `{}` and those made from it", excerpt(name)))
     }
 
     /// Takes up a host; an error says why not.
@@ -332,6 +363,55 @@ mod tests {
         });
         let bad = "[a-z]{1,5}|\\{\"host\":\"[a-c]\",\"rows\":\\[\\{|\\{\\}|[0-9]{1,3}|\\[\\{";
         prop_oneof![good, bad.prop_map(|text| (None, text))]
+    }
+
+    /// Hosts with the clients whose rows they have.
+    fn hosts_of(seen: &Seen) -> Vec<String> {
+        seen.rows
+            .iter()
+            .map(|(host, _, row)| format!("{host} {}", row["x"].as_str().unwrap_or_default()))
+            .collect()
+    }
+
+    #[test]
+    fn results_within_results_do_not_exhaust_the_stack() {
+        for start in [r#"{"query_id":1,"results":["#, r#"{"host":"a","results":["#, "["] {
+            let depth = 100_000;
+            let text = start.to_owned() + &r#"{"results":["#.repeat(depth) + &"]}".repeat(depth) + "]}";
+            let (seen, report) = run("x.json", text.as_bytes(), Some(ImportFormat::Fleet));
+            assert!(seen.rows.is_empty() && report.problems_total > 0, "{start}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_a_file_answers_for_twice_is_not_whole() {
+        let line = |user: &str| json!({"host": "web-1", "rows": [{"username": user}]}).to_string();
+        let text = format!("{}\n{}\n{}", line("a"), json!({"host": "web-2", "rows": []}), line("b"));
+        let (seen, report) = run("users.json", text.as_bytes(), None);
+        let status: Vec<_> = seen.answers.iter().map(|answer| (answer.status, answer.rows)).collect();
+        assert_eq!(status, [(Status::Truncated, 2), (Status::Empty, 0)]);
+        assert_eq!((report.problems_total, report.problems[0].line), (1, 3), "{:?}", report.problems);
+    }
+
+    #[test]
+    fn clients_with_one_name_are_never_one_host() {
+        let row = |(name, id): &(&str, &str)| {
+            json!({"X": id, "Fqdn": name, "ClientId": id, "FlowId": "F"}).to_string()
+        };
+        let check = |rows: &[(&str, &str)], expect: &[&str]| {
+            let text: Vec<String> = rows.iter().map(row).collect();
+            let (seen, report) = run("All Linux.Sys.Users.json", text.join("\n").as_bytes(), None);
+            assert_eq!(hosts_of(&seen), expect);
+            assert!(report.problems_total > 0);
+        };
+        // One who calls himself as the name would be that is made for another.
+        let made = [("web-1-C.3", "C.2"), ("web-1", "C.1"), ("web-1", "C.3"), ("web-1", "C.3")];
+        check(&made, &["web-1 C.1", "web-1-C.3 C.2", "web-1-C.3-C.3 C.3", "web-1-C.3-C.3 C.3"]);
+        let later = [("web-1", "C.1"), ("web-1", "C.3"), ("web-1-C.3", "C.2")];
+        check(&later, &["web-1 C.1", "web-1-C.3 C.3", "web-1-C.3-C.2 C.2"]);
+        // One who calls himself by the id of a client without a name.
+        check(&[("C.1", "C.9"), ("", "C.1")], &["C.1 C.9", "C.1-C.1 C.1"]);
+        check(&[("C.1", "C.9"), ("C.1", "C.1")], &["C.1 C.9", "C.1-C.1 C.1"]);
     }
 
     proptest! {

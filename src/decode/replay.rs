@@ -79,6 +79,7 @@ impl Replay<'_> {
             let mut lines = Lines::new(self.options.files.name(path), self.options.limits.row_bytes);
             let is_fresh = self.options.chosen.as_ref().is_none_or(|chosen| chosen.get(path) == Some(&true));
             let mut hosts = BTreeSet::new();
+            let mut is_lost = false;
             lines.each(&mut *self.options.files.open(path)?, &mut |line, source| {
                 let entry = match line.read() {
                     Ok(LogLine::Entry(entry)) => entry,
@@ -87,7 +88,7 @@ impl Replay<'_> {
                         return Ok(());
                     }
                     Err((column, message)) => {
-                        self.broken(&line.text, &message);
+                        is_lost |= !self.broken(&line.text, &message);
                         source.problem(Place { line: line.number, column }, || message);
                         return Ok(());
                     }
@@ -110,8 +111,17 @@ impl Replay<'_> {
                 }
                 Ok(())
             })?;
+            let name = &lines.name;
             if lines.failed {
-                self.cut(&hosts, &lines.name);
+                self.cut(
+                    &hosts,
+                    &format!("`{name}` could not be read to its end; what it says later is not here"),
+                );
+            } else if is_lost || lines.too_long > 0 {
+                self.cut(
+                    &hosts,
+                    &format!("lines of `{name}` could not be read, and nobody knows whose they were"),
+                );
             }
             if is_fresh {
                 self.fresh.append(&mut hosts);
@@ -123,25 +133,29 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Notes for the host that a line which cannot be read names in front that its state is not whole.
-    fn broken(&mut self, text: &str, message: &str) {
+    /// Notes for the host that a line which cannot be read names in front that its state is not whole. False where it is
+    /// an entry of nobody knows whom.
+    fn broken(&mut self, text: &str, message: &str) -> bool {
         let names = [&["hostIdentifier", "hostname"][..], &["name"]];
         let [Some(host), Some(query)] = names.map(|names| text_of_key(text.as_bytes(), names)) else {
-            return;
+            // Other lines are no entries: warnings, and what wraps around them.
+            return !text.trim_start().starts_with('{');
         };
-        if check_host(&host).is_ok() {
-            let state = self.states.entry(host).or_default().entry(query).or_default();
-            message.clone_into(&mut state.error);
+        if check_host(&host).is_err() {
+            return false;
         }
+        let state = self.states.entry(host).or_default().entry(query).or_default();
+        message.clone_into(&mut state.error);
+        true
     }
 
-    /// Notes for hosts of a file that its end could not be read.
-    fn cut(&mut self, hosts: &BTreeSet<String>, name: &str) {
+    /// Notes for hosts of a file that not all of it could be read.
+    fn cut(&mut self, hosts: &BTreeSet<String>, why: &str) {
         let states = self.states.iter_mut().filter(|(host, _)| hosts.contains(*host));
         for state in
             states.flat_map(|(_, queries)| queries.values_mut()).filter(|state| state.error.is_empty())
         {
-            state.error = format!("`{name}` could not be read to its end; what it says later is not here");
+            why.clone_into(&mut state.error);
         }
     }
 

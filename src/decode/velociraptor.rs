@@ -76,7 +76,14 @@ impl Reader<'_, '_> {
             let value = pairs.iter().rfind(|(key, _)| key == name)?.1;
             text_of(value).map(|text| shown(text).into_owned()).filter(|text| !text.is_empty())
         };
-        let host = match self.host(beside("Fqdn"), beside("ClientId"))? {
+        let (name, client) = (beside("Fqdn"), beside("ClientId"));
+        if let Some(other) = self.other((name.as_deref(), client.as_deref())) {
+            let own = self.file.host.as_deref().unwrap_or_default();
+            let why =
+                format!("says that it is of `{}` where all rows are of `{}`", excerpt(other), excerpt(own));
+            self.gather.problem(place, &why);
+        }
+        let host = match self.host(name, client)? {
             Ok(host) => host,
             Err(why) => {
                 self.gather.problem(place, &why);
@@ -100,17 +107,35 @@ impl Reader<'_, '_> {
         self.gather.row(to, &format!("{{{}}}", fields.join(",")), Place { column: 1, ..place })
     }
 
-    /// The host of a row: by its name, else by its client's id, else by where the file lies.
+    /// Whom a row says it is of, where its place says that it is of another.
+    fn other<'n>(&self, (name, id): (Option<&'n str>, Option<&'n str>)) -> Option<&'n str> {
+        let place = self.file.place.as_ref()?;
+        let is_own =
+            |name: &str| self.file.host.as_deref() == Some(name) || place.names.iter().any(|own| own == name);
+        let other_id = id.filter(|id| place.id.as_deref().is_some_and(|own| own != *id) && !is_own(id));
+        name.filter(|name| !is_own(name)).or(other_id)
+    }
+
+    /// The host of a row whose place says whose it is, else by its name, else by its client's id, else by where the file lies.
     fn host(&mut self, name: Option<String>, client: Option<String>) -> Result<Result<String, String>> {
+        if let (Some(place), Some(host)) = (&self.file.place, &self.file.host) {
+            let host = self.gather.owner(host, place.id.as_deref());
+            return self.taken(host);
+        }
         let found = match (name, client) {
             (Some(name), client) => self.gather.owner(&name, client.as_deref()),
-            (None, Some(client)) => self.gather.owner(&client, None),
+            (None, Some(client)) => self.gather.owner(&client, Some(&client)),
             (None, None) => match &self.file.host {
                 Some(host) => Ok(host.clone()),
                 None => Err("this row names neither a client nor a host".to_owned()),
             },
         };
-        match found {
+        self.taken(found)
+    }
+
+    /// The host, taken up.
+    fn taken(&mut self, host: Result<String, String>) -> Result<Result<String, String>> {
+        match host {
             Ok(host) => Ok(self.gather.host(&host)?.map(|()| host)),
             Err(why) => Ok(Err(why)),
         }
@@ -137,13 +162,13 @@ impl Reader<'_, '_> {
     /// A file without rows: the artifact was collected, where the host is known.
     fn end(&mut self, broken: u64) -> Result<()> {
         let table = self.table(self.artifact.clone(), &[])?;
-        let Some(host) = self.file.host.clone().filter(|_| self.rows == 0 || broken > 0) else {
+        if self.file.host.is_none() || (self.rows > 0 && broken == 0) {
             if broken > 0 {
                 self.gather.cut_all("rows of this file could not be read, and nobody knows whose they were");
             }
             return Ok(());
-        };
-        if self.gather.host(&host)?.is_ok() {
+        }
+        if let Ok(host) = self.host(None, None)? {
             self.gather.answered((&host, &table), None);
             for _ in 0..broken {
                 self.gather.skipped((&host, &table), "no JSON");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::artifacts::Collection;
+use super::artifacts::{Collection, client_of};
 use super::fleet_csv::HOST;
 use super::import::{ImportFormat, ImportOptions};
 use super::kind::{
@@ -50,6 +50,8 @@ pub(super) struct HostFiles {
     pub(super) tables: BTreeMap<String, Vec<PathBuf>>,
     /// Tables whose files are not read, each with the reason.
     pub(super) refused: BTreeMap<String, String>,
+    /// Files that hold what a host's own files never do, each with its table.
+    pub(super) foreign: BTreeMap<PathBuf, String>,
 }
 
 /// A file whose rows say whose they are, or whose place does.
@@ -60,8 +62,19 @@ pub(super) struct RecordFile {
     pub(super) kind: Kind,
     /// The host of rows that name none.
     pub(super) host: Option<String>,
+    /// Whether all rows are of that host, whatever they say, and what else it is called.
+    pub(super) place: Option<Client>,
     /// Why what is in it is not all, as far as what lies beside it says.
     pub(super) cut: Option<String>,
+}
+
+/// Whose a place is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Client {
+    /// Names that its rows may give it.
+    pub(super) names: Vec<String>,
+    /// The client's id, where the place says it.
+    pub(super) id: Option<String>,
 }
 
 /// What lies in a directory.
@@ -77,7 +90,7 @@ pub(super) enum Entry {
 /// # Errors
 /// A path cannot be read or is nothing known, or two places are the same host.
 pub(super) fn walk(paths: &[PathBuf], options: &ImportOptions, catalog: &Catalog) -> Result<Found> {
-    let mut walker = Walker { options, catalog, found: Found::default() };
+    let mut walker = Walker { options, catalog, found: Found::default(), dumps: BTreeMap::new() };
     if let Some(host) = &options.host {
         check_host(host).map_err(Error::usage)?;
     }
@@ -124,6 +137,7 @@ impl Found {
             files.object.take_if(|path| !chosen.contains_key(path));
             files.tables.values_mut().for_each(|paths| paths.retain(|path| chosen.contains_key(path)));
             files.tables.retain(|_, paths| !paths.is_empty());
+            files.foreign.retain(|path, _| chosen.contains_key(path));
         }
         self.hosts.retain(|_, files| files.files().any(is_fresh));
         self.records.retain(|file| is_fresh(&file.path));
@@ -136,15 +150,17 @@ impl Found {
 
 impl HostFiles {
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.object.iter().chain(self.tables.values().flatten())
+        self.object.iter().chain(self.tables.values().flatten()).chain(self.foreign.keys())
     }
 }
 
 /// Gathers what is found.
 pub(super) struct Walker<'a> {
     pub(super) options: &'a ImportOptions,
-    catalog: &'a Catalog,
+    pub(super) catalog: &'a Catalog,
     pub(super) found: Found,
+    /// Directories and whether hosts' own files lie below them, as far as somebody asked.
+    pub(super) dumps: BTreeMap<PathBuf, bool>,
 }
 
 impl Walker<'_> {
@@ -153,7 +169,7 @@ impl Walker<'_> {
     }
 
     pub(super) fn record(&mut self, path: &Path, kind: Kind, host: Option<String>) {
-        self.found.records.push(RecordFile { path: path.to_owned(), kind, host, cut: None });
+        self.found.records.push(RecordFile { path: path.to_owned(), kind, host, place: None, cut: None });
     }
 
     /// A path that the user named.
@@ -213,6 +229,7 @@ impl Walker<'_> {
         let mut tables = Vec::new();
         let mut refused = Vec::new();
         let mut has_hosts = false;
+        let mut rows = Vec::new();
         let entries = self.entries(path)?;
         if let Some(collection) = Collection::of(path, &entries) {
             return self.collection(collection, None);
@@ -234,11 +251,7 @@ impl Walker<'_> {
             match self.quiet_kind_of(&entry) {
                 Kind::Log => self.found.logs.push(entry),
                 Kind::Host => self.object(&entry)?,
-                kind @ Kind::Fleet(_) => self.record(&entry, kind, None),
-                Kind::Artifact => {
-                    let host = self.named_quietly(&whole);
-                    self.record(&entry, Kind::Artifact, host);
-                }
+                kind @ (Kind::Fleet(_) | Kind::Artifact) => rows.push((kind, entry)),
                 Kind::Table => tables.push(entry),
                 Kind::Empty => empty.push(entry),
                 Kind::Other => self.skip(&entry, "nothing that can be imported"),
@@ -253,6 +266,14 @@ impl Walker<'_> {
                 );
             }
         }
+        // One host's own files: none of them speaks of others.
+        let is_own = tables.iter().any(|entry| self.is_of_osqueryi(entry));
+        let (foreign, rows): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|(kind, entry)| is_own && self.may_be_foreign(*kind, entry));
+        for (kind, entry) in rows {
+            let host = self.named_quietly(&whole).filter(|_| kind == Kind::Artifact);
+            self.record(&entry, kind, host);
+        }
         if tables.is_empty() {
             for entry in empty {
                 self.skip(&entry, "empty file");
@@ -265,6 +286,9 @@ impl Walker<'_> {
         for entry in tables {
             self.table(&host, &entry);
         }
+        for (_, entry) in foreign {
+            self.foreign(&host, entry);
+        }
         self.refuse(&host, &refused);
         Ok(())
     }
@@ -273,12 +297,15 @@ impl Walker<'_> {
     pub(super) fn host_directory(&mut self, path: &Path) -> Result<()> {
         let mut files = Vec::new();
         let mut refused = Vec::new();
+        let mut foreign = Vec::new();
         let mut has_others = false;
         let entries = self.entries(path)?;
         if let Some(collection) = Collection::of(path, &entries) {
             let host = self.named_quietly(path);
             return self.collection(collection, host);
         }
+        let client = client_of(path);
+        let is_of_client = client.is_some() && self.options.format.is_none();
         for entry in entries {
             let entry = match entry {
                 Entry::File(path) => path,
@@ -292,7 +319,16 @@ impl Walker<'_> {
                     continue;
                 }
             };
-            match self.quiet_kind_of(&entry) {
+            let kind = match self.quiet_kind_of(&entry) {
+                // Of a client's rows none is of another, whatever they look like.
+                Kind::Fleet(_) | Kind::Log if is_of_client && is_json_name(&entry) => Kind::Artifact,
+                kind => kind,
+            };
+            if client.is_none() && self.is_foreign(kind, &entry) {
+                foreign.push(entry);
+                continue;
+            }
+            match kind {
                 Kind::Log => {
                     has_others = true;
                     self.found.logs.push(entry);
@@ -301,12 +337,15 @@ impl Walker<'_> {
                     has_others = true;
                     let host = self.named_quietly(path).filter(|_| kind == Kind::Artifact);
                     self.record(&entry, kind, host);
+                    if let Some(record) = self.found.records.last_mut() {
+                        record.place.clone_from(&client);
+                    }
                 }
                 Kind::Other => self.skip(&entry, "nothing that can be imported"),
                 kind => files.push((kind, entry)),
             }
         }
-        if has_others && files.is_empty() {
+        if has_others && files.is_empty() && foreign.is_empty() {
             return Ok(());
         }
         let Some(host) = self.host_name(path.file_name(), path) else { return Ok(()) };
@@ -317,6 +356,9 @@ impl Walker<'_> {
                 _ if kind == Kind::Host => self.skip(&entry, "a second object of tables for this host"),
                 _ => self.table(&host, &entry),
             }
+        }
+        for entry in foreign {
+            self.foreign(&host, entry);
         }
         self.refuse(&host, &refused);
         Ok(())
