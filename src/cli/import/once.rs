@@ -309,16 +309,36 @@ fn absolute(path: &Path) -> Result<String> {
     Ok(whole.to_string_lossy().into_owned())
 }
 
-/// What was named, as files are remembered.
-fn roots(inputs: &Inputs) -> Result<Vec<String>> {
-    let named = |path: &PathBuf| match inputs.names.iter().find(|(root, _)| path.starts_with(root)) {
-        Some((_, url)) => Ok(url.clone()),
-        None => absolute(path),
-    };
-    inputs.paths.iter().map(named).chain(inputs.listed_roots()).collect()
+/// What was named, as files are remembered, each with whether it is one object.
+fn roots(inputs: &Inputs) -> Result<Vec<(String, bool)>> {
+    let mut roots = inputs.named_urls().to_vec();
+    for path in inputs.paths.iter().filter(|path| !inputs.is_copy(path)) {
+        roots.push((absolute(path)?, false));
+    }
+    Ok(roots)
 }
 
-fn is_below(name: &str, root: &str) -> bool {
-    name.strip_prefix(root)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || root.ends_with('/'))
+fn is_below(name: &str, (root, is_one): &(String, bool)) -> bool {
+    let is_rest = |rest: &str| rest.is_empty() || rest.starts_with('/') || root.ends_with('/');
+    if *is_one { name == root } else { name.strip_prefix(root.as_str()).is_some_and(is_rest) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn below_one_object_is_only_itself() {
+        for (name, root, is_one, expect) in [
+            ("s3://b/p/a.json", "s3://b/p/a.json", true, true),
+            ("s3://b/p/b.json", "s3://b/p/a.json", true, false),
+            ("s3://b/p/a.json/x", "s3://b/p/a.json", true, false),
+            ("s3://b/p/a.json", "s3://b/p", false, true),
+            ("s3://b/pp/a.json", "s3://b/p", false, false),
+            ("s3://b/a", "s3://b/", false, true),
+            ("/a/b", "/", false, true),
+        ] {
+            assert_eq!(is_below(name, &(root.to_owned(), is_one)), expect, "{name} {root}");
+        }
+    }
 }
