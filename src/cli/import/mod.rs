@@ -199,8 +199,8 @@ fn read_files(
     news: Option<&News>,
 ) -> Result<SpoolReader> {
     let path = store.spool_path(begin.snapshot);
-    let files = news.map_or(&[][..], |news| &news.files);
-    let receiver = Receiver::new(&app.catalog, SpoolWriter::create_with(path.clone(), begin, files)?);
+    let files = news.map(News::listed).unwrap_or_default();
+    let receiver = Receiver::new(&app.catalog, SpoolWriter::create_with(path.clone(), begin, &files)?);
     receive(app, receiver, (inputs, options), news.is_some()).inspect_err(|_| {
         let _ = std::fs::remove_file(&path);
     })

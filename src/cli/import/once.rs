@@ -22,6 +22,8 @@ use crate::store::{ImportedFile, ImportedKind, InterruptedImport, RemoteFile, St
 /// Held while files are looked at and taken, so that two jobs do not take the same ones.
 pub(super) struct Once {
     known: BTreeMap<String, ImportedFile>,
+    /// Says in the next list from which one it was made.
+    mark: Option<ImportedFile>,
     interrupted: Vec<InterruptedImport>,
     _held: File,
 }
@@ -42,12 +44,19 @@ pub(super) struct News {
     pub(super) lengths: BTreeMap<PathBuf, u64>,
     /// For the list of the snapshot.
     pub(super) files: Vec<ImportedFile>,
+    /// Says from which list that of the snapshot is made.
+    pub(super) mark: Option<ImportedFile>,
     /// What a person should know.
     pub(super) told: Vec<String>,
     fresh: usize,
 }
 
 impl News {
+    /// What the list of the snapshot has.
+    pub(super) fn listed(&self) -> Vec<ImportedFile> {
+        self.files.iter().chain(&self.mark).cloned().collect()
+    }
+
     /// Files that are taken.
     pub(super) fn fresh(&self) -> usize {
         self.fresh
@@ -73,8 +82,9 @@ impl Once {
             print(&summary(&finished))?;
             tell_problems(app, &finished);
         }
-        let known = store.imported(fleet).await?;
-        Ok(Some(Self { known, interrupted, _held: held }))
+        let imported = store.imported(fleet).await?;
+        let mark = imported.mark();
+        Ok(Some(Self { known: imported.files, mark, interrupted, _held: held }))
     }
 
     /// Whether an object is to be fetched: it is new, or what is new may need it.
@@ -124,7 +134,7 @@ impl Once {
             .filter(|file| file.kind == ImportedKind::Log)
             .map(|file| (file.blake3.as_str(), file))
             .collect();
-        let mut news = News::default();
+        let mut news = News { mark: self.mark.clone(), ..News::default() };
         let mut here = BTreeSet::new();
         for (path, role) in files {
             let name = name_of(inputs, &path)?;
