@@ -320,6 +320,27 @@ fn two_at_once_import_each_file_once() {
 }
 
 #[test]
+fn files_that_name_no_host_do_not_fail_the_job() {
+    let env = TestEnv::new();
+    env.write("in/osqueryd.results.log", event(0, "added", "a", "root"));
+    once(&env, &["in"]);
+    let status =
+        json!({"severity": 0, "filename": "tls.cpp", "line": 1, "message": "m", "version": "5.12.1"});
+    for lines in 1..3 {
+        env.write("in/osqueryd.status.log", format!("{status}\n").repeat(lines));
+        let output = once(&env, &["in"]);
+        assert!(output.stderr.contains("nothing new is of a host"), "{}", output.stderr);
+        assert_eq!((snapshots(&env), output.stdout.as_str()), (1, ""));
+        assert!(env.ok(&["snapshot", "recover"]).is_empty());
+    }
+    // It comes with what is new of a host.
+    env.write("in/osqueryd.results.log", event(0, "added", "a", "root") + &event(1, "added", "a", "eve"));
+    once(&env, &["in"]);
+    assert_eq!(users(&env), ["a/eve", "a/root"]);
+    nothing_new(&env, "in");
+}
+
+#[test]
 fn what_cannot_be_imported_does_not_stop_what_can() {
     let env = TestEnv::new();
     env.write("in/users.json", fleetctl("a", "x"));
