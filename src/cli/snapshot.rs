@@ -393,11 +393,19 @@ async fn prune(app: &App, store: &Store, args: PruneArgs) -> Result<()> {
 /// are read of those that are kept by count and of those that are deleted.
 async fn prune_old(app: &App, store: &Store, args: &PruneArgs) -> Result<()> {
     let found = store.commits(args.fleet.as_ref()).await?;
-    let kept = kept(store, &found, args.keep).await?;
+    let mut kept = kept(store, &found, args.keep).await?;
+    let lists = lists(store, &found, args.keep).await?;
     let before = args.older_than.and_then(|days| now().checked_sub_signed(TimeDelta::days(days)));
-    let is_old = |commit: &&Commit| {
-        !kept.contains(&commit.snapshot) && before.is_none_or(|before| commit.snapshot.time() < before)
-    };
+    let is_before = |commit: &Commit| before.is_none_or(|before| commit.snapshot.time() < before);
+    for commit in found.commits.iter().filter(|commit| lists.contains(&commit.snapshot)) {
+        if kept.insert(commit.snapshot) && is_before(commit) {
+            app.output.say(&format!(
+                "kept {0} of fleet {1}: it has the list of the files that `import --once` knows; `diffy snapshot delete {0}` forgets them",
+                commit.snapshot, commit.fleet
+            ));
+        }
+    }
+    let is_old = |commit: &&Commit| !kept.contains(&commit.snapshot) && is_before(commit);
     let deletions = found.commits.iter().rev().filter(is_old).map(|commit| async move {
         if args.dry_run {
             return (commit, Ok("would delete"));
@@ -436,6 +444,17 @@ async fn kept(store: &Store, found: &Commits, keep: Option<usize>) -> Result<BTr
         }
     }
     Ok(kept)
+}
+
+/// Snapshots whose lists of imported files are in use: without them all is imported again. `--keep 0` keeps none.
+async fn lists(store: &Store, found: &Commits, keep: Option<usize>) -> Result<BTreeSet<SnapshotId>> {
+    let mut lists = BTreeSet::new();
+    if keep != Some(0) {
+        for fleet in found.fleets() {
+            lists.extend(store.imported(fleet).await?.snapshots);
+        }
+    }
+    Ok(lists)
 }
 
 /// What is said of parts that somebody else may be writing.

@@ -128,12 +128,13 @@ impl<'a> Receiver<'a> {
         self.spool.append(&Frame::Warning { text }, &[])
     }
 
-    /// Says that all rows of the files that the spool was made with are received: they are remembered.
+    /// Says that all rows of the files that the spool was made with are received: they are remembered, but for those
+    /// that `changed` while they were read.
     ///
     /// # Errors
     /// The spool cannot be written.
-    pub fn imported(&mut self) -> Result<()> {
-        self.spool.append(&Frame::Imported { files: Vec::new(), is_end: true }, &[])
+    pub fn imported(&mut self, changed: Vec<String>) -> Result<()> {
+        self.spool.append(&Frame::Imported { files: Vec::new(), is_end: true, changed }, &[])
     }
 
     /// Ends receiving.

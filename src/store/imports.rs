@@ -1,9 +1,9 @@
 //! Which files `import --once` has taken: a list beside the rows, committed with them by the manifest.
 //!
 //! Each list has all files that are known of a fleet, not only those of its own snapshot: so the newest one is enough,
-//! and deleting old snapshots forgets nothing.
+//! and deleting older snapshots forgets nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,13 +12,16 @@ use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, Strin
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use serde::{Deserialize, Serialize};
 
+use super::commits::Commit;
 use super::manifest::{FileEntry, FileKind, Manifest};
 use super::parts::PartWriter;
 use super::spool::SpoolReader;
-use super::{Store, paths};
+use super::{Store, parse, paths};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Fleet, SnapshotId};
 
+/// Path of the entry that names the list from which a list was made; no file has it.
+const MADE_FROM: &str = "";
 /// Name of the file that a running import holds locked.
 const LOCK: &str = "imports.lock";
 
@@ -78,36 +81,97 @@ pub struct InterruptedImport {
     pub spool: SpoolReader,
 }
 
+/// What imports into a fleet remember.
+#[derive(Debug, Default)]
+pub struct Imported {
+    /// The files, by path.
+    pub files: BTreeMap<String, ImportedFile>,
+    /// The snapshots whose lists say so; the newest first, nearly always the only one.
+    pub snapshots: Vec<SnapshotId>,
+}
+
+impl Imported {
+    /// Adds what an older list has. The file that was written last was seen last.
+    fn take(&mut self, files: BTreeMap<String, ImportedFile>) {
+        for (path, file) in files {
+            let known = self.files.entry(path).or_insert_with(|| file.clone());
+            if known.modified < file.modified {
+                *known = file;
+            }
+        }
+    }
+
+    /// What a list that is made from this one says of it.
+    pub fn mark(&self) -> Option<ImportedFile> {
+        self.snapshots.first().map(|snapshot| ImportedFile {
+            path: MADE_FROM.to_owned(),
+            bytes: 0,
+            modified: 0,
+            blake3: String::new(),
+            kind: ImportedKind::Rows,
+            snapshot: *snapshot,
+        })
+    }
+}
+
+/// The list of one snapshot.
+struct List {
+    files: BTreeMap<String, ImportedFile>,
+    /// The newest list when it was made.
+    made_from: Option<SnapshotId>,
+}
+
 impl Store {
-    /// The files of a fleet that imports remember, by path: the list of the newest snapshot that has one.
+    /// The files of a fleet that imports remember: the list of the newest snapshot that has one.
+    ///
+    /// A clock that was ahead makes a list that stays the newest although others are made after it. Each list says
+    /// which one it was made from, so those between the two were made after it, or at the same time on another machine.
     ///
     /// # Errors
     /// The store does not give a manifest or the list.
-    pub async fn imported(&self, fleet: &Fleet) -> Result<BTreeMap<String, ImportedFile>> {
-        let found = self.commits(Some(fleet)).await?;
-        let (mut left, mut at_once) = (found.commits.as_slice(), 1);
-        while !left.is_empty() {
-            let (older, newer) = left.split_at(left.len().saturating_sub(at_once));
-            for manifest in self.manifests(newer).await.into_iter().rev() {
-                match manifest {
-                    Ok(manifest) => {
-                        if let Some(files) = self.imported_with(&manifest).await? {
-                            return Ok(files);
-                        }
-                    }
-                    // Whatever it has imported is imported again.
-                    Err(error) if error.kind() == ErrorKind::Data => {}
-                    Err(error) => return Err(error),
-                }
+    pub async fn imported(&self, fleet: &Fleet) -> Result<Imported> {
+        let mut found = Imported::default();
+        let mut after = None;
+        for commit in self.import_commits(fleet).await?.into_iter().rev() {
+            if after.is_some_and(|after| commit.snapshot <= after) {
+                break;
             }
-            left = older;
-            at_once = (at_once * 2).min(super::commits::CONCURRENT_READS);
+            let list = match self.manifest(&commit).await {
+                Ok(manifest) => self.imported_with(&manifest).await?,
+                // Whatever it has imported is imported again.
+                Err(error) if error.kind() == ErrorKind::Data => None,
+                Err(error) => return Err(error),
+            };
+            let Some(list) = list else { continue };
+            let newest = found.snapshots.first().copied();
+            found.snapshots.push(commit.snapshot);
+            if newest.is_none() {
+                (found.files, after) = (list.files, list.made_from);
+            } else if list.made_from == newest {
+                // It knows all that is in the other.
+                found.files = list.files;
+                break;
+            } else {
+                found.take(list.files);
+            }
         }
-        Ok(BTreeMap::new())
+        Ok(found)
+    }
+
+    /// The committed snapshots of a fleet that have a list, oldest first: two listings, and no manifest is read.
+    async fn import_commits(&self, fleet: &Fleet) -> Result<Vec<Commit>> {
+        let listed = self.list(&parse(&paths::imports_of(fleet))?).await?;
+        let with_list: BTreeSet<SnapshotId> = listed.iter().filter_map(paths::snapshot_of).collect();
+        if with_list.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut commits = self.commits(Some(fleet)).await?.commits;
+        commits.retain(|commit| with_list.contains(&commit.snapshot));
+        Ok(commits)
     }
 
     /// The list that a manifest names, if it names one.
-    async fn imported_with(&self, manifest: &Manifest) -> Result<Option<BTreeMap<String, ImportedFile>>> {
+    async fn imported_with(&self, manifest: &Manifest) -> Result<Option<List>> {
         let Some(file) = manifest.files.iter().find(|file| file.kind == FileKind::Imported) else {
             return Ok(None);
         };
@@ -119,7 +183,8 @@ impl Store {
             })?;
             known.extend(files.into_iter().map(|file| (file.path.clone(), file)));
         }
-        Ok(Some(known))
+        let made_from = known.remove(MADE_FROM).map(|from| from.snapshot);
+        Ok(Some(List { files: known, made_from }))
     }
 
     /// Writes the list of a snapshot that is about to be committed.
@@ -267,9 +332,28 @@ mod tests {
         let files = [
             file("/a/größe", ImportedKind::Rows),
             file("s3://b/c", ImportedKind::Host),
-            file("", ImportedKind::Log),
+            file("x", ImportedKind::Log),
         ];
         assert_eq!(files_of(&batch_of(&files).unwrap()).unwrap(), files);
         assert_eq!(files_of(&batch_of(&[]).unwrap()).unwrap(), []);
+    }
+
+    #[test]
+    fn of_two_lists_the_file_that_was_written_last_counts() {
+        let file = |path: &str, modified| ImportedFile {
+            path: path.to_owned(),
+            bytes: 7,
+            modified,
+            blake3: String::new(),
+            kind: ImportedKind::Rows,
+            snapshot: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(),
+        };
+        let list = |files: &[(&str, i64)]| {
+            files.iter().map(|(path, modified)| ((*path).to_owned(), file(path, *modified))).collect()
+        };
+        let mut known = Imported { files: list(&[("a", 5), ("b", 5)]), snapshots: Vec::new() };
+        known.take(list(&[("a", 4), ("b", 6), ("c", 1)]));
+        assert_eq!(known.files, list(&[("a", 5), ("b", 6), ("c", 1)]));
+        assert_eq!(known.mark(), None);
     }
 }

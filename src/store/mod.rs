@@ -42,7 +42,7 @@ pub use self::baselines::{Baseline, BaselineOrigin, BaselineTable};
 pub use self::columns::ColumnFile;
 pub use self::commits::{Commit, Commits, Listing, Newest};
 pub use self::ddl::{Database, DdlRequest, Dialect, ddl};
-pub use self::imports::{ImportedFile, ImportedKind, InterruptedImport};
+pub use self::imports::{Imported, ImportedFile, ImportedKind, InterruptedImport};
 pub use self::lookup::{RowsRead, WantedRows};
 pub use self::manifest::{FileEntry, FileKind, Manifest};
 pub use self::objects::{Objects, RemoteFile, RemoteFiles};

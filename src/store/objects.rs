@@ -106,6 +106,11 @@ impl Objects {
         Ok(found)
     }
 
+    /// The URL that was named, spelled as those of the objects are.
+    pub fn named(&self) -> String {
+        self.url("")
+    }
+
     fn url(&self, location: &str) -> String {
         let key = if location.is_empty() { &self.prefix } else { location };
         format!("s3://{}/{key}", self.bucket).escape_debug().to_string()

@@ -71,6 +71,11 @@ pub(super) fn imported(fleet: &Fleet, snapshot: SnapshotId) -> String {
     format!("imports/{}/imported.parquet", partition(fleet, snapshot))
 }
 
+/// Where the lists of imported files of one fleet lie.
+pub(super) fn imports_of(fleet: &Fleet) -> String {
+    format!("imports/fleet={}", encode(fleet.as_str()))
+}
+
 /// Where kept results of analyses lie.
 pub(super) fn findings() -> Path {
     Path::from("findings")

@@ -97,6 +97,9 @@ pub enum Frame {
         files: Vec<ImportedFile>,
         /// Whether all rows of all of them are here.
         is_end: bool,
+        /// Paths of those that became others while they were read: what was read of them is not known.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        changed: Vec<String>,
     },
     /// Something a reader of the snapshot should know.
     Warning {
@@ -205,8 +208,10 @@ impl SpoolIndex {
                 }
             }
             Frame::Answer(coverage) => self.answers.push(coverage),
-            Frame::Imported { mut files, is_end } => {
+            Frame::Imported { mut files, is_end, changed } => {
                 self.imported.append(&mut files);
+                let snapshot = self.begin.snapshot;
+                self.imported.retain(|file| file.snapshot != snapshot || !changed.contains(&file.path));
                 self.import_ended |= is_end;
             }
             Frame::Warning { text } => self.warnings.push(text),
@@ -321,7 +326,8 @@ impl SpoolWriter {
         };
         writer.append(&Frame::Begin(begin.clone()), &[])?;
         for some in files.chunks(FILES_AT_ONCE) {
-            writer.append(&Frame::Imported { files: some.to_vec(), is_end: false }, &[])?;
+            let frame = Frame::Imported { files: some.to_vec(), is_end: false, changed: Vec::new() };
+            writer.append(&frame, &[])?;
         }
         std::fs::rename(&new, &path).map_err(cannot)?;
         Ok(writer)

@@ -54,8 +54,8 @@ pub(super) struct Inputs {
     pub(super) skipped: Vec<String>,
     /// URLs of all objects that are there, fetched or not.
     listed: BTreeSet<String>,
-    /// URLs that were named.
-    urls: Vec<String>,
+    /// URLs that were named, each with whether it is that of one object.
+    urls: Vec<(String, bool)>,
     /// Where copies lie, until this is dropped.
     copies: Option<TempDir>,
 }
@@ -148,7 +148,9 @@ impl Inputs {
         (remote, most, wanted): (Remote, u64, Wanted<'_>),
     ) -> Result<()> {
         self.listed.extend(remote.files.iter().map(|file| file.url.clone()));
-        self.urls.push(remote.url.trim_end_matches('/').to_owned());
+        // A prefix may have one object too.
+        let is_one = matches!(remote.files.as_slice(), [file] if file.url == remote.objects.named());
+        self.urls.push((remote.objects.named(), is_one));
         let files: Vec<RemoteFile> = remote.files.into_iter().filter(|file| wanted(file)).collect();
         let bytes: u64 = files.iter().map(|file| file.bytes).sum();
         if bytes > most {
@@ -156,8 +158,6 @@ impl Inputs {
                 .hint("`--download-limit GIB` allows so much; a longer prefix names less"));
         }
         self.skipped.extend(remote.skipped);
-        let is_one =
-            matches!(files.as_slice(), [file] if remote.url.ends_with(&format!("/{}", file.below.display())));
         let root = self.dir(number)?.join(folder(&remote.url, is_one));
         let progress = Progress::new(app.progress, "fetching objects", Some(files.len() as u64));
         let all: BTreeSet<PathBuf> = files.iter().map(|file| file.below.clone()).collect();
@@ -190,9 +190,14 @@ impl Inputs {
         self.listed.contains(url)
     }
 
-    /// URLs that were named.
-    pub(super) fn listed_roots(&self) -> impl Iterator<Item = Result<String>> {
-        self.urls.iter().cloned().map(Ok)
+    /// URLs that were named, each with whether it is that of one object, below which nothing was looked for.
+    pub(super) fn named_urls(&self) -> &[(String, bool)] {
+        &self.urls
+    }
+
+    /// Whether a path is that of copies.
+    pub(super) fn is_copy(&self, path: &Path) -> bool {
+        self.copies.as_ref().is_some_and(|copies| path.starts_with(copies.path()))
     }
 
     /// How the files are opened and named.

@@ -165,7 +165,11 @@ async fn import(
         targets: Vec::new(),
         queries: BTreeMap::new(),
     };
-    let reader = read_files(app, (store, &begin), (&inputs, &options), news.as_ref())?;
+    let Some(reader) = read_files(app, (store, &begin), (&inputs, &options), news.as_ref())? else {
+        app.output
+            .say("nothing new is of a host: no snapshot is made, and the next `--once` looks at it again");
+        return Ok(Outcome::Done);
+    };
     let finished = make_snapshot(app, store, reader).await?;
     print(&summary(&finished))?;
     tell_problems(app, &finished);
@@ -191,33 +195,38 @@ fn options(args: &Args, inputs: &Inputs) -> ImportOptions {
 }
 
 /// Receives everything into a spool, which is removed again when that fails: the files are still there, and half an
-/// import is worth nothing.
+/// import is worth nothing. None when what is new since the last import names no host.
 fn read_files(
     app: &App,
     (store, begin): (&Store, &SpoolBegin),
     (inputs, options): (&Inputs, &ImportOptions),
     news: Option<&News>,
-) -> Result<SpoolReader> {
+) -> Result<Option<SpoolReader>> {
     let path = store.spool_path(begin.snapshot);
-    let files = news.map_or(&[][..], |news| &news.files);
-    let receiver = Receiver::new(&app.catalog, SpoolWriter::create_with(path.clone(), begin, files)?);
-    receive(app, receiver, (inputs, options), news.is_some()).inspect_err(|_| {
+    let files = news.map(News::listed).unwrap_or_default();
+    let receiver = Receiver::new(&app.catalog, SpoolWriter::create_with(path.clone(), begin, &files)?);
+    let received = receive(app, receiver, (inputs, options), news);
+    if !matches!(received, Ok(Some(_))) {
         let _ = std::fs::remove_file(&path);
-    })
+    }
+    received
 }
 
 fn receive(
     app: &App,
     mut receiver: Receiver<'_>,
     (inputs, options): (&Inputs, &ImportOptions),
-    is_remembered: bool,
-) -> Result<SpoolReader> {
+    news: Option<&News>,
+) -> Result<Option<SpoolReader>> {
     let progress = Progress::new(app.progress, "reading rows", None);
     let mut sink = Sink { receiver: &mut receiver, progress: &progress };
     let mut report = decode::import(&inputs.paths, options, &app.catalog, &mut sink)?;
     drop(progress);
     report.skipped.splice(0..0, inputs.skipped.iter().cloned());
     tell(app, &report);
+    if report.hosts == 0 && news.is_some() {
+        return Ok(None);
+    }
     if report.hosts == 0 {
         return Err(Error::data("found no host in these files").hint(
             "expected HOST/TABLE.json of `osqueryi --json`, logs of osqueryd, exports of Fleet, or artifacts of Velociraptor; `--format` forces one",
@@ -233,10 +242,16 @@ fn receive(
             report.problems.first().map(ToString::to_string).unwrap_or_default()
         ))?;
     }
-    if is_remembered {
-        receiver.imported()?;
+    if let Some(news) = news {
+        let changed = news.changed(inputs, options);
+        for (shown, _) in &changed {
+            app.output.say(&format!(
+                "{shown} became another file while it was read, and is looked at again by the next import"
+            ));
+        }
+        receiver.imported(changed.into_iter().map(|(_, name)| name).collect())?;
     }
-    receiver.into_reader()
+    receiver.into_reader().map(Some)
 }
 
 /// Hands what an import finds to the spool.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -22,6 +23,8 @@ use crate::store::{ImportedFile, ImportedKind, InterruptedImport, RemoteFile, St
 /// Held while files are looked at and taken, so that two jobs do not take the same ones.
 pub(super) struct Once {
     known: BTreeMap<String, ImportedFile>,
+    /// Says in the next list from which one it was made.
+    mark: Option<ImportedFile>,
     interrupted: Vec<InterruptedImport>,
     _held: File,
 }
@@ -31,6 +34,16 @@ pub(super) struct Once {
 struct Seen {
     bytes: u64,
     modified: i64,
+    /// Device and inode: a log that is rotated leaves its name to another file.
+    place: (u64, u64),
+}
+
+/// A fresh file as it was looked at.
+#[derive(Debug)]
+struct Taken {
+    seen: Seen,
+    name: String,
+    blake3: String,
 }
 
 /// Which files are taken, and what is remembered of all of them.
@@ -42,15 +55,42 @@ pub(super) struct News {
     pub(super) lengths: BTreeMap<PathBuf, u64>,
     /// For the list of the snapshot.
     pub(super) files: Vec<ImportedFile>,
+    /// Says from which list that of the snapshot is made.
+    pub(super) mark: Option<ImportedFile>,
     /// What a person should know.
     pub(super) told: Vec<String>,
-    fresh: usize,
+    fresh: BTreeMap<PathBuf, Taken>,
 }
 
 impl News {
+    /// What the list of the snapshot has.
+    pub(super) fn listed(&self) -> Vec<ImportedFile> {
+        self.files.iter().chain(&self.mark).cloned().collect()
+    }
+
     /// Files that are taken.
     pub(super) fn fresh(&self) -> usize {
-        self.fresh
+        self.fresh.len()
+    }
+
+    /// Fresh files that have become others since they were looked at, as a log does that is rotated: which of the two
+    /// was read is not known. Each as it is shown and as it is remembered.
+    pub(super) fn changed(&self, inputs: &Inputs, options: &ImportOptions) -> Vec<(String, String)> {
+        let changed = self.fresh.iter().filter(|(path, taken)| !taken.is_still_there(path, inputs, options));
+        changed.map(|(path, taken)| (options.files.name(path), taken.name.clone())).collect()
+    }
+}
+
+impl Taken {
+    /// Whether what was looked at still lies there; more may have been appended.
+    fn is_still_there(&self, path: &Path, inputs: &Inputs, options: &ImportOptions) -> bool {
+        let Ok(now) = seen(path, inputs) else { return false };
+        if now == self.seen {
+            return true;
+        }
+        // The same file with other times: its start tells, and it is only read where something was written.
+        let start = || digest_of(path, options, self.seen.bytes).is_ok_and(|digest| digest == self.blake3);
+        now.place == self.seen.place && now.bytes >= self.seen.bytes && start()
     }
 }
 
@@ -73,8 +113,9 @@ impl Once {
             print(&summary(&finished))?;
             tell_problems(app, &finished);
         }
-        let known = store.imported(fleet).await?;
-        Ok(Some(Self { known, interrupted, _held: held }))
+        let imported = store.imported(fleet).await?;
+        let mark = imported.mark();
+        Ok(Some(Self { known: imported.files, mark, interrupted, _held: held }))
     }
 
     /// Whether an object is to be fetched: it is new, or what is new may need it.
@@ -124,7 +165,7 @@ impl Once {
             .filter(|file| file.kind == ImportedKind::Log)
             .map(|file| (file.blake3.as_str(), file))
             .collect();
-        let mut news = News::default();
+        let mut news = News { mark: self.mark.clone(), ..News::default() };
         let mut here = BTreeSet::new();
         for (path, role) in files {
             let name = name_of(inputs, &path)?;
@@ -157,7 +198,11 @@ impl Once {
                         ));
                     }
                     let into = moved.map_or(snapshot, |moved| moved.snapshot);
-                    news.add(&path, moved.is_none(), file(seen, &digest, into));
+                    let file = file(seen, &digest, into);
+                    match moved {
+                        Some(_) => news.add(&path, false, file),
+                        None => news.add_fresh(&path, seen, file),
+                    }
                 }
             }
             here.insert(name);
@@ -206,8 +251,13 @@ impl Once {
 }
 
 impl News {
+    fn add_fresh(&mut self, path: &Path, seen: Seen, file: ImportedFile) {
+        let taken = Taken { seen, name: file.path.clone(), blake3: file.blake3.clone() };
+        self.fresh.insert(path.to_owned(), taken);
+        self.add(path, true, file);
+    }
+
     fn add(&mut self, path: &Path, is_fresh: bool, file: ImportedFile) {
-        self.fresh += usize::from(is_fresh);
         self.lengths.insert(path.to_owned(), file.bytes);
         self.chosen.insert(path.to_owned(), is_fresh);
         self.files.push(file);
@@ -243,11 +293,9 @@ fn look<'a>(
     if let Some(known) = known.filter(|known| known.bytes == seen.bytes && known.modified == seen.modified) {
         return Ok(Looked::Same(known, seen));
     }
-    let mut files = options.files.clone();
-    files.lengths.insert(path.to_owned(), seen.bytes);
-    let digest = digest(&mut *files.open(path)?);
+    let digest = digest_of(path, options, seen.bytes)?;
     let later = self::seen(path, inputs)?;
-    let is_log_that_grows = later.bytes >= seen.bytes && name_is_log(path);
+    let is_log_that_grows = later.place == seen.place && later.bytes >= seen.bytes && name_is_log(path);
     if later != seen && !is_log_that_grows {
         return Ok(Looked::Growing);
     }
@@ -264,13 +312,21 @@ fn name_is_log(path: &Path) -> bool {
 
 fn seen(path: &Path, inputs: &Inputs) -> Result<Seen> {
     if let Some(object) = inputs.remote.get(path) {
-        return Ok(Seen { bytes: object.bytes, modified: object.modified });
+        return Ok(Seen { bytes: object.bytes, modified: object.modified, place: (0, 0) });
     }
     let unreadable = |source| Error::remote(format!("cannot read `{}`", path.display())).source(source);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     let modified = metadata.modified().map_err(unreadable)?;
     let since = modified.duration_since(UNIX_EPOCH).map(|since| since.as_millis()).unwrap_or_default();
-    Ok(Seen { bytes: metadata.len(), modified: i64::try_from(since).unwrap_or(i64::MAX) })
+    let modified = i64::try_from(since).unwrap_or(i64::MAX);
+    Ok(Seen { bytes: metadata.len(), modified, place: (metadata.dev(), metadata.ino()) })
+}
+
+/// The digest of the first `bytes` of a file.
+fn digest_of(path: &Path, options: &ImportOptions, bytes: u64) -> Result<String> {
+    let mut files = options.files.clone();
+    files.lengths.insert(path.to_owned(), bytes);
+    Ok(digest(&mut *files.open(path)?))
 }
 
 /// Of what is in the file after unpacking, so that a log that was rotated and packed is the same log.
@@ -309,16 +365,66 @@ fn absolute(path: &Path) -> Result<String> {
     Ok(whole.to_string_lossy().into_owned())
 }
 
-/// What was named, as files are remembered.
-fn roots(inputs: &Inputs) -> Result<Vec<String>> {
-    let named = |path: &PathBuf| match inputs.names.iter().find(|(root, _)| path.starts_with(root)) {
-        Some((_, url)) => Ok(url.clone()),
-        None => absolute(path),
-    };
-    inputs.paths.iter().map(named).chain(inputs.listed_roots()).collect()
+/// What was named, as files are remembered, each with whether it is one object.
+fn roots(inputs: &Inputs) -> Result<Vec<(String, bool)>> {
+    let mut roots = inputs.named_urls().to_vec();
+    for path in inputs.paths.iter().filter(|path| !inputs.is_copy(path)) {
+        roots.push((absolute(path)?, false));
+    }
+    Ok(roots)
 }
 
-fn is_below(name: &str, root: &str) -> bool {
-    name.strip_prefix(root)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || root.ends_with('/'))
+fn is_below(name: &str, (root, is_one): &(String, bool)) -> bool {
+    let is_rest = |rest: &str| rest.is_empty() || rest.starts_with('/') || root.ends_with('/');
+    if *is_one { name == root } else { name.strip_prefix(root.as_str()).is_some_and(is_rest) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn below_one_object_is_only_itself() {
+        for (name, root, is_one, expect) in [
+            ("s3://b/p/a.json", "s3://b/p/a.json", true, true),
+            ("s3://b/p/b.json", "s3://b/p/a.json", true, false),
+            ("s3://b/p/a.json/x", "s3://b/p/a.json", true, false),
+            ("s3://b/p/a.json", "s3://b/p", false, true),
+            ("s3://b/pp/a.json", "s3://b/p", false, false),
+            ("s3://b/a", "s3://b/", false, true),
+            ("/a/b", "/", false, true),
+        ] {
+            assert_eq!(is_below(name, &(root.to_owned(), is_one)), expect, "{name} {root}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_became_another_while_it_was_read_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("osqueryd.results.log");
+        let rotated = dir.path().join("osqueryd.results.log.1");
+        let write = |path: &Path, text: &str| std::fs::write(path, text).unwrap();
+        let (inputs, options) = (Inputs::default(), ImportOptions::default());
+        let check = |change: &dyn Fn(), expect: bool| {
+            let _ = std::fs::remove_file(&rotated);
+            write(&path, "one\n");
+            let seen = seen(&path, &inputs).unwrap();
+            let blake3 = digest_of(&path, &options, seen.bytes).unwrap();
+            change();
+            let taken = Taken { seen, name: String::new(), blake3 };
+            assert_eq!(taken.is_still_there(&path, &inputs, &options), expect);
+        };
+        let append = || write(&path, "one\ntwo\n");
+        let rotate = |text: &str| {
+            std::fs::rename(&path, &rotated).unwrap();
+            write(&path, text);
+        };
+        check(&|| {}, true);
+        check(&append, true);
+        check(&|| write(&path, "two\ntwo\n"), false);
+        check(&|| write(&path, ""), false);
+        check(&|| rotate("two\ntwo\n"), false);
+        check(&|| rotate("one\n"), false);
+        check(&|| std::fs::rename(&path, &rotated).unwrap(), false);
+    }
 }

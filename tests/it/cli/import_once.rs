@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use diffy::model::SnapshotId;
 use serde_json::json;
 
 use crate::env::{Output, TestEnv, snapshot_id};
@@ -107,6 +108,76 @@ fn old_snapshots_may_go_and_nothing_is_forgotten() {
     env.ok(&["snapshot", "delete", ids[0]]);
     once(&env, &["in"]);
     assert_eq!(users(&env), ["a/x", "b/x", "c/x"], "who deletes the list wants to begin anew");
+}
+
+#[test]
+fn pruning_keeps_the_list_of_what_was_imported() {
+    let env = TestEnv::new();
+    env.write("in/users.json", fleetctl("a", "x"));
+    let list = snapshot_id(&once(&env, &["in"]).stdout);
+    for user in ["y", "z"] {
+        env.import_tables(&[("h", "users", json!([{"username": user}]))]);
+    }
+    let said = format!("kept {list} of fleet web: it has the list of the files");
+    for args in [&["--keep", "1", "--dry-run"][..], &["--keep", "1"]] {
+        let pruned = env.run(&[&["snapshot", "prune"], args].concat());
+        assert!(pruned.status == 0 && pruned.stderr.contains(&said), "{}", pruned.stderr);
+    }
+    assert_eq!(snapshots(&env), 2);
+    nothing_new(&env, "in");
+    let young = env.run(&["snapshot", "prune", "--older-than", "1"]);
+    assert!(!young.stderr.contains("kept"), "it is too young to be deleted: {}", young.stderr);
+    env.ok(&["snapshot", "prune", "--keep", "0"]);
+    assert_eq!(snapshots(&env), 0);
+}
+
+/// Gives a snapshot the id that a machine whose clock is a day ahead would have given it.
+fn move_to_tomorrow(env: &TestEnv, id: &str) -> String {
+    let tomorrow = SnapshotId::new(diffy::model::now() + chrono::TimeDelta::days(1)).to_string();
+    for file in files(&env.store()) {
+        let path = file.to_str().unwrap();
+        if !path.contains(id) {
+            continue;
+        }
+        let moved = path.replace(id, &tomorrow);
+        fs::create_dir_all(std::path::Path::new(&moved).parent().unwrap()).unwrap();
+        fs::rename(path, &moved).unwrap();
+        if moved.ends_with(".json") {
+            let manifest = fs::read_to_string(&moved).unwrap();
+            fs::write(&moved, manifest.replace(id, &tomorrow)).unwrap();
+        }
+    }
+    tomorrow
+}
+
+#[test]
+fn a_snapshot_from_the_future_does_not_hide_later_lists() {
+    let env = TestEnv::new();
+    env.write("in/users-1.json", fleetctl("a", "x"));
+    once(&env, &["in"]);
+    env.write("in/users-2.json", fleetctl("b", "x"));
+    let second = snapshot_id(&once(&env, &["in"]).stdout);
+    let future = move_to_tomorrow(&env, &second);
+    nothing_new(&env, "in");
+    for name in ["3", "4"] {
+        env.write(&format!("in/users-{name}.json"), fleetctl(name, "x"));
+        let output = once(&env, &["in"]);
+        assert!(output.stderr.contains("1 of "), "{}", output.stderr);
+        nothing_new(&env, "in");
+    }
+    // What is gone is forgotten all the same.
+    let bytes = fs::read(env.path("in/users-1.json")).unwrap();
+    fs::remove_file(env.path("in/users-1.json")).unwrap();
+    env.write("in/users-5.json", fleetctl("5", "x"));
+    once(&env, &["in"]);
+    env.write("in/users-1.json", bytes);
+    assert!(!once(&env, &["in"]).stderr.contains("nothing new"));
+    nothing_new(&env, "in");
+    env.ok(&["snapshot", "prune", "--keep", "1"]);
+    assert_eq!(snapshots(&env), 2, "the one from the future, and the newest that knows all");
+    nothing_new(&env, "in");
+    env.ok(&["snapshot", "delete", &future]);
+    nothing_new(&env, "in");
 }
 
 #[test]
@@ -245,6 +316,27 @@ fn two_at_once_import_each_file_once() {
     let both = [start(), start()].map(|child| child.wait_with_output().unwrap());
     assert!(both.iter().all(|output| output.status.success()), "{both:?}");
     assert_eq!(snapshots(&env), 2);
+    nothing_new(&env, "in");
+}
+
+#[test]
+fn files_that_name_no_host_do_not_fail_the_job() {
+    let env = TestEnv::new();
+    env.write("in/osqueryd.results.log", event(0, "added", "a", "root"));
+    once(&env, &["in"]);
+    let status =
+        json!({"severity": 0, "filename": "tls.cpp", "line": 1, "message": "m", "version": "5.12.1"});
+    for lines in 1..3 {
+        env.write("in/osqueryd.status.log", format!("{status}\n").repeat(lines));
+        let output = once(&env, &["in"]);
+        assert!(output.stderr.contains("nothing new is of a host"), "{}", output.stderr);
+        assert_eq!((snapshots(&env), output.stdout.as_str()), (1, ""));
+        assert!(env.ok(&["snapshot", "recover"]).is_empty());
+    }
+    // It comes with what is new of a host.
+    env.write("in/osqueryd.results.log", event(0, "added", "a", "root") + &event(1, "added", "a", "eve"));
+    once(&env, &["in"]);
+    assert_eq!(users(&env), ["a/eve", "a/root"]);
     nothing_new(&env, "in");
 }
 

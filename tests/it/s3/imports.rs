@@ -132,6 +132,21 @@ fn new_objects_are_imported_once() {
 }
 
 #[test]
+fn single_objects_do_not_make_their_neighbours_forgotten() {
+    let bucket = Bucket::new("neighbours");
+    let url = |key: &str| format!("{}/{key}", bucket.url);
+    bucket.put("in/a.json", fleetctl("web-1"));
+    bucket.put("in/b.json", fleetctl("web-2"));
+    let s3 = reader();
+    let once = |key: &str| import(&s3, &["--table", "users", "--once", &url(key)]).stderr;
+    assert!(!once("in/a.json").contains("nothing new"));
+    assert!(!once("in/b.json").contains("nothing new"));
+    assert!(once("in/a.json").contains("nothing new"));
+    assert!(once("in/b.json").contains("nothing new"));
+    assert!(once("in/").contains("nothing new"));
+}
+
+#[test]
 fn stores_on_s3_remember_too() {
     let s3 = OnS3::new("remember");
     s3.env.write("in/users.json", fleetctl("web-1"));
