@@ -35,13 +35,11 @@ pub(super) async fn collect_listed(app: &App, args: &Args, plan: Plan) -> Result
         return Err(nobody(&plan.targets, &warnings));
     }
     let unreachable = hosts.iter().filter(|host| host.unreachable.is_some()).count();
-    if unreachable > 0 {
-        app.output.say(&format!(
-            "fleet {}: {} hosts, {unreachable} of them cannot be asked",
-            plan.fleet,
-            hosts.len()
-        ));
-    }
+    app.output.say(&format!(
+        "fleet {}: {} hosts, {unreachable} of them cannot be asked",
+        plan.fleet,
+        hosts.len()
+    ));
     let collector = match way {
         Way::Ssh(config) => ssh::collector(app, &plan, config, &hosts),
         Way::Program(plugin) => through(plugin, args, &hosts),
