@@ -280,10 +280,10 @@ impl Reader<'_, '_> {
         if depth >= DEEPEST {
             let why = "results within results of results are not read";
             self.gather.problem(place, why);
-            if fields.name.is_some() || fields.id.is_some() {
-                if let Ok(host) = self.host(fields)? {
-                    self.gather.skipped((&host, &self.table), why);
-                }
+            if (fields.name.is_some() || fields.id.is_some())
+                && let Ok(host) = self.host(fields)?
+            {
+                self.gather.skipped((&host, &self.table), why);
             }
             return Ok(());
         }
