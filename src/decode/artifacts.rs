@@ -183,6 +183,10 @@ impl Walker<'_> {
         let mut has_all = false;
         for entry in self.entries(&collection.results)? {
             let path = match entry {
+                Entry::File(path) if self.options.stand_ins.contains(&path) => {
+                    has_all |= is_json_name(&path) && is_of_all(&path);
+                    continue;
+                }
                 Entry::File(path) if is_json_name(&path) => path,
                 Entry::File(path) => {
                     self.skip(&path, "of a collection of Velociraptor, only JSON is read");
@@ -197,7 +201,7 @@ impl Walker<'_> {
                     continue;
                 }
             };
-            let is_all = stem_of(&path).starts_with("All ");
+            let is_all = is_of_all(&path);
             has_all |= is_all;
             self.record(&path, Kind::Artifact, own.clone().filter(|_| !is_all));
             let artifact = artifact_of(&path).unwrap_or_else(|| stem_of(&path));
@@ -227,6 +231,11 @@ pub(super) fn client_of(path: &Path) -> Option<Client> {
     let (before, id) = name.rsplit_once("C.")?;
     let names = [before.trim_end_matches('-'), name].map(str::to_owned);
     Some(Client { names: names.into(), id: Some(format!("C.{id}")) })
+}
+
+/// `All ARTIFACT.json`: the rows of all clients of a hunt.
+fn is_of_all(path: &Path) -> bool {
+    stem_of(path).starts_with("All ")
 }
 
 /// `NAME-C.1234`: the directory of a client in a hunt.

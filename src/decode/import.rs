@@ -1,6 +1,6 @@
 //! Files that exist already, handed on as the rows and answers of hosts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -49,6 +49,8 @@ pub struct ImportOptions {
     /// The only files that are read, each with whether it is fresh; all when none are said. Logs that are not fresh tell
     /// the past of hosts that are in fresh ones; of a host's own files, all are read when one is fresh.
     pub chosen: Option<BTreeMap<PathBuf, bool>>,
+    /// Empty files that stand for known ones: they are not read, but say what lies beside the others.
+    pub stand_ins: BTreeSet<PathBuf>,
     /// How much is taken at once.
     pub limits: Limits,
     /// Log entries after this time do not count.

@@ -236,6 +236,7 @@ impl Walker<'_> {
         }
         for entry in entries {
             let entry = match entry {
+                Entry::File(path) if self.options.stand_ins.contains(&path) => continue,
                 Entry::File(path) => path,
                 Entry::Directory(path) => {
                     has_hosts = true;
@@ -308,6 +309,10 @@ impl Walker<'_> {
         let is_of_client = client.is_some() && self.options.format.is_none();
         for entry in entries {
             let entry = match entry {
+                Entry::File(path) if self.options.stand_ins.contains(&path) => {
+                    has_others = true;
+                    continue;
+                }
                 Entry::File(path) => path,
                 Entry::Directory(path) => {
                     self.skip(&path, "a directory inside of a host's");
@@ -376,7 +381,7 @@ impl Walker<'_> {
         let mut kept = Vec::with_capacity(entries.len());
         for entry in entries {
             let name = entry.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            if name.starts_with(['.', '_']) {
+            if name.starts_with(['.', '_']) && !options.stand_ins.contains(&entry) {
                 self.skip(&entry, "hidden, or set aside by its underscore");
                 continue;
             }

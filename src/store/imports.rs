@@ -35,6 +35,8 @@ pub enum ImportedKind {
     Host,
     /// A log of osqueryd: read again for the past of what is new; known by its content wherever it lies.
     Log,
+    /// An object that is not read, as far as is known; it is not fetched again to find that out.
+    Skipped,
 }
 
 impl ImportedKind {
@@ -43,6 +45,7 @@ impl ImportedKind {
             Self::Rows => "rows",
             Self::Host => "host",
             Self::Log => "log",
+            Self::Skipped => "skipped",
         }
     }
 
@@ -50,6 +53,7 @@ impl ImportedKind {
         match name {
             "host" => Self::Host,
             "log" => Self::Log,
+            "skipped" => Self::Skipped,
             _ => Self::Rows,
         }
     }
@@ -64,7 +68,7 @@ pub struct ImportedFile {
     pub bytes: u64,
     /// When it was last written, in milliseconds since 1970.
     pub modified: i64,
-    /// BLAKE3 digest of its content after unpacking, in hex.
+    /// BLAKE3 digest of its content after unpacking, in hex; of what is skipped, that of how it was looked at.
     pub blake3: String,
     /// What it is.
     pub kind: ImportedKind,
@@ -333,6 +337,7 @@ mod tests {
             file("/a/größe", ImportedKind::Rows),
             file("s3://b/c", ImportedKind::Host),
             file("x", ImportedKind::Log),
+            file("s3://b/README", ImportedKind::Skipped),
         ];
         assert_eq!(files_of(&batch_of(&files).unwrap()).unwrap(), files);
         assert_eq!(files_of(&batch_of(&[]).unwrap()).unwrap(), []);

@@ -50,6 +50,10 @@ pub(super) struct Inputs {
     pub(super) stdin: Option<PathBuf>,
     /// Objects by their copies.
     pub(super) remote: BTreeMap<PathBuf, RemoteFile>,
+    /// Objects that are not fetched because a directory of this machine cannot have them.
+    pub(super) refused: Vec<RemoteFile>,
+    /// Empty files that stand for objects that were not wanted.
+    pub(super) stand_ins: BTreeSet<PathBuf>,
     /// What cannot be read, each with the reason.
     pub(super) skipped: Vec<String>,
     /// URLs of all objects that are there, fetched or not.
@@ -151,7 +155,11 @@ impl Inputs {
         // A prefix may have one object too.
         let is_one = matches!(remote.files.as_slice(), [file] if file.url == remote.objects.named());
         self.urls.push((remote.objects.named(), is_one));
-        let files: Vec<RemoteFile> = remote.files.into_iter().filter(|file| wanted(file)).collect();
+        let all: BTreeSet<PathBuf> = remote.files.iter().map(|file| file.below.clone()).collect();
+        // A key may be both an object and the start of others; a directory of this machine cannot.
+        let is_folder_too =
+            |file: &RemoteFile| file.below.ancestors().skip(1).any(|folder| all.contains(folder));
+        let (files, others): (Vec<_>, Vec<_>) = remote.files.into_iter().partition(|file| wanted(file));
         let bytes: u64 = files.iter().map(|file| file.bytes).sum();
         if bytes > most {
             return Err(Error::usage(format!("`{}` holds {}", remote.url, indicatif::HumanBytes(bytes)))
@@ -160,18 +168,21 @@ impl Inputs {
         self.skipped.extend(remote.skipped);
         let root = self.dir(number)?.join(folder(&remote.url, is_one));
         let progress = Progress::new(app.progress, "fetching objects", Some(files.len() as u64));
-        let all: BTreeSet<PathBuf> = files.iter().map(|file| file.below.clone()).collect();
         let mut copies = Vec::new();
         for file in files {
-            // A key may be both an object and the start of others; a directory of this machine cannot.
-            if file.below.ancestors().skip(1).any(|folder| all.contains(folder)) {
+            if is_folder_too(&file) {
                 self.skipped.push(format!("{}: another object has the name of its folder", file.url));
+                self.refused.push(file);
                 continue;
             }
             let copy = root.join(&file.below);
             remote.objects.fetch(&file, &copy).await?;
             copies.push((copy, file));
             progress.inc(1);
+        }
+        if !copies.is_empty() {
+            let others = others.iter().filter(|file| !is_folder_too(file));
+            self.stand_in(others.map(|file| root.join(&file.below)))?;
         }
         let url = remote.url.trim_end_matches('/');
         let above = url.rsplit_once('/').map_or(url, |(above, _)| above);
@@ -182,6 +193,23 @@ impl Inputs {
             None => {}
         }
         self.remote.extend(copies);
+        Ok(())
+    }
+
+    /// Makes the tree look as if known objects had been fetched: what a directory is, its names say too.
+    fn stand_in(&mut self, paths: impl Iterator<Item = PathBuf>) -> Result<()> {
+        for path in paths {
+            let cannot = |source| {
+                Error::remote(format!("cannot write `{}`", path.display()))
+                    .source(source)
+                    .hint("free some space")
+            };
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir).map_err(cannot)?;
+            }
+            std::fs::File::create_new(&path).map_err(cannot)?;
+            self.stand_ins.insert(path);
+        }
         Ok(())
     }
 

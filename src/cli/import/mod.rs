@@ -121,7 +121,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     if !args.once {
         return Box::pin(import(app, (&store, fleet), (&args, sources), None)).await;
     }
-    let Some(once) = Box::pin(Once::begin(app, &store, &fleet)).await? else {
+    let Some(once) = Box::pin(Once::begin(app, &store, &fleet, way(&args))).await? else {
         app.output.say("another `diffy import --once` into this store is at work; nothing is done here");
         return Ok(Outcome::Done);
     };
@@ -148,7 +148,7 @@ async fn import(
         found.told.iter().for_each(|told| app.output.say(told));
         once.clean(app, store, &found)?;
         if found.fresh() == 0 {
-            app.output.say(&format!("nothing new: {} files are in snapshots already", found.files.len()));
+            app.output.say(&format!("nothing new: {} files are in snapshots already", found.remembered()));
             return Ok(Outcome::Done);
         }
         options.chosen = Some(found.chosen.clone());
@@ -180,6 +180,12 @@ async fn import(
     Ok(Outcome::Done)
 }
 
+/// What, beside its content, decides whether a file is read; a newer Diffy may read more.
+fn way(args: &Args) -> String {
+    let way = format!("{} {:?} {:?}", env!("CARGO_PKG_VERSION"), args.format, args.host);
+    blake3::hash(way.as_bytes()).to_hex().to_string()
+}
+
 fn options(args: &Args, inputs: &Inputs) -> ImportOptions {
     ImportOptions {
         format: args.format.map(ImportFormat::from),
@@ -189,6 +195,7 @@ fn options(args: &Args, inputs: &Inputs) -> ImportOptions {
         nameless: inputs.stdin.clone(),
         files: inputs.files(args.unpacked_limit.map(|mib| mib.saturating_mul(1 << 20))),
         chosen: None,
+        stand_ins: inputs.stand_ins.clone(),
         limits: Limits::default(),
         at: args.at,
     }

@@ -25,6 +25,8 @@ pub(super) struct Once {
     known: BTreeMap<String, ImportedFile>,
     /// Says in the next list from which one it was made.
     mark: Option<ImportedFile>,
+    /// How files are looked at: what was skipped another way is looked at again.
+    way: String,
     interrupted: Vec<InterruptedImport>,
     _held: File,
 }
@@ -68,6 +70,11 @@ impl News {
         self.files.iter().chain(&self.mark).cloned().collect()
     }
 
+    /// Files that are known to be in snapshots.
+    pub(super) fn remembered(&self) -> usize {
+        self.files.iter().filter(|file| file.kind != ImportedKind::Skipped).count()
+    }
+
     /// Files that are taken.
     pub(super) fn fresh(&self) -> usize {
         self.fresh.len()
@@ -100,7 +107,7 @@ impl Once {
     ///
     /// # Errors
     /// The store cannot be read, or a snapshot cannot be finished.
-    pub(super) async fn begin(app: &App, store: &Store, fleet: &Fleet) -> Result<Option<Self>> {
+    pub(super) async fn begin(app: &App, store: &Store, fleet: &Fleet, way: String) -> Result<Option<Self>> {
         let Some(held) = store.hold_imports()? else { return Ok(None) };
         let mut interrupted = Vec::new();
         for import in store.interrupted_imports(fleet).await? {
@@ -115,7 +122,7 @@ impl Once {
         }
         let imported = store.imported(fleet).await?;
         let mark = imported.mark();
-        Ok(Some(Self { known: imported.files, mark, interrupted, _held: held }))
+        Ok(Some(Self { known: imported.files, mark, way, interrupted, _held: held }))
     }
 
     /// Whether an object is to be fetched: it is new, or what is new may need it.
@@ -132,6 +139,7 @@ impl Once {
             self.known
                 .get(&file.url)
                 .filter(|known| known.bytes == file.bytes && known.modified == file.modified)
+                .filter(|known| known.kind != ImportedKind::Skipped || known.blake3 == self.way)
         };
         let folder = |url: &str| url.rsplit_once('/').map(|(folder, _)| folder.to_owned());
         let fresh: BTreeSet<Option<String>> =
@@ -143,6 +151,7 @@ impl Once {
                 Some(ImportedKind::Log) => !fresh.is_empty(),
                 Some(ImportedKind::Host) => fresh.contains(&folder(&file.url)),
                 Some(ImportedKind::Rows) => false,
+                Some(ImportedKind::Skipped) => !fresh.is_empty() && says_whose(&file.url),
             })
             .map(|file| file.url.clone())
             .collect();
@@ -169,7 +178,7 @@ impl Once {
         let mut here = BTreeSet::new();
         for (path, role) in files {
             let name = name_of(inputs, &path)?;
-            let known = self.known.get(&name);
+            let known = self.known.get(&name).filter(|known| known.kind != ImportedKind::Skipped);
             let kind = kind_of(role);
             let shown = options.files.name(&path);
             let file = |seen: Seen, blake3: &str, snapshot| ImportedFile {
@@ -207,8 +216,30 @@ impl Once {
             }
             here.insert(name);
         }
+        self.remember_skipped((inputs, snapshot), &mut here, &mut news);
         self.carry_on(inputs, &here, &mut news)?;
         Ok(news)
+    }
+
+    /// Remembers objects that were fetched and are not read, so that they are not fetched again.
+    fn remember_skipped(
+        &self,
+        (inputs, snapshot): (&Inputs, SnapshotId),
+        here: &mut BTreeSet<String>,
+        news: &mut News,
+    ) {
+        for object in inputs.remote.values().chain(&inputs.refused) {
+            if here.insert(object.url.clone()) {
+                news.files.push(ImportedFile {
+                    path: object.url.clone(),
+                    bytes: object.bytes,
+                    modified: object.modified,
+                    blake3: self.way.clone(),
+                    kind: ImportedKind::Skipped,
+                    snapshot,
+                });
+            }
+        }
     }
 
     /// Keeps in mind what was not looked at: other directories of the fleet, and objects that were not fetched. What is
@@ -262,6 +293,12 @@ impl News {
         self.chosen.insert(path.to_owned(), is_fresh);
         self.files.push(file);
     }
+}
+
+/// Whether an object says whose a collection of Velociraptor is, or how it ended: what is new beside it needs it.
+fn says_whose(url: &str) -> bool {
+    let name = url.rsplit('/').next().unwrap_or_default();
+    name.starts_with("client_info.") || name.starts_with("collection_context.")
 }
 
 fn kind_of(role: FileRole) -> ImportedKind {

@@ -146,6 +146,34 @@ fn single_objects_do_not_make_their_neighbours_forgotten() {
     assert!(once("in/").contains("nothing new"));
 }
 
+/// What is known is not fetched, and still says what lies beside it.
+#[test]
+fn a_hunt_whose_combined_rows_are_known_stays_one() {
+    let bucket = Bucket::new("hunt");
+    let url = format!("{}/hunt/", bucket.url);
+    let rows = |hosts: &[&str]| -> String {
+        hosts.iter().map(|host| json!({"Fqdn": host, "User": "root"}).to_string() + "\n").collect()
+    };
+    let all = "hunt/results/All Custom.Users.json";
+    bucket.put("hunt/hunt_info.json", "{}");
+    bucket.put("hunt/README.md", "hello");
+    bucket.put(all, rows(&["web-1"]));
+    bucket.put("hunt/web-1-C.1/results/Custom.Users.json", rows(&["web-1"]));
+    let s3 = reader();
+    let once = || import(&s3, &["--once", &url]).stderr;
+    assert!(once().contains("1 of 1 files were new"));
+    let again = once();
+    assert!(again.contains("nothing new: 1 files") && !again.contains("skipped"), "{again}");
+    bucket.put("hunt/web-2-C.2/results/Custom.Users.json", rows(&["web-2"]));
+    let told = once();
+    assert!(told.contains("nothing new"), "the rows of clients are in `results`: {told}");
+    bucket.put(all, rows(&["web-1", "web-2"]));
+    assert!(once().contains("1 of 1 files were new"));
+    let hosts = query(&s3, "SELECT host FROM current.custom_users ORDER BY host");
+    assert_eq!(hosts, [json!({"host": "web-1"}), json!({"host": "web-2"})]);
+    assert!(once().contains("nothing new"));
+}
+
 #[test]
 fn stores_on_s3_remember_too() {
     let s3 = OnS3::new("remember");
