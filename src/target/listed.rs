@@ -172,8 +172,9 @@ mod tests {
             BTreeMap::from([("zone", "eu-1"), ("team", "a")].map(|(a, b)| (a.into(), b.into())))
         );
         let (hosts, _) = listed(&[br#"{"host":"b","unreachable":"deallocated"}"#, br#"{"host":"a"}"#]);
-        assert_eq!((hosts[0].known.name.as_str(), &hosts[0].address), ("a", &None));
-        assert_eq!(hosts[1].unreachable, Some((Status::Undeliverable, "deallocated".to_owned())));
+        // In the order of the list: the first are the most urgent.
+        assert_eq!((hosts[1].known.name.as_str(), &hosts[1].address), ("a", &None));
+        assert_eq!(hosts[0].unreachable, Some((Status::Undeliverable, "deallocated".to_owned())));
     }
 
     #[test]
