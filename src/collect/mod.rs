@@ -12,9 +12,8 @@ pub mod ssm;
 
 use std::fmt;
 
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::sync::mpsc::Sender;
 
 pub use self::judge::ANSWER_PREFIX;
@@ -46,6 +45,7 @@ pub struct Answer {
 ///
 /// A collector sends exactly one [`Answer`] for each table it was asked for, in any order, as soon as it has it, and
 /// never fails as a whole: what could not be had is an answer with a status that says so.
+#[async_trait]
 pub trait Collector: Send + Sync + fmt::Debug {
     /// The name on the command line and in the manifest.
     fn name(&self) -> &str;
@@ -54,20 +54,21 @@ pub trait Collector: Send + Sync + fmt::Debug {
     fn concurrency(&self) -> usize;
 
     /// Asks `host` for `tables`. Stops early, without an error, when `answers` is closed.
-    fn collect<'a>(
-        &'a self,
-        host: &'a str,
-        tables: &'a [TableSpec],
-        answers: Sender<Answer>,
-    ) -> BoxFuture<'a, ()>;
+    async fn collect(&self, host: &str, tables: &[TableSpec], answers: Sender<Answer>);
 
     /// What a reader of the snapshot should know beyond single answers, in sentences; asked for once, at the end.
-    fn remarks(&self) -> BoxFuture<'_, Vec<String>> {
-        std::future::ready(Vec::new()).boxed()
+    async fn remarks(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Ends what is under way on hosts, as far as it can be ended; called when the collection is interrupted.
-    fn stop(&self) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
+    async fn stop(&self) {}
+}
+
+/// Asks for as long as somebody waits for the answers: when the channel is closed, the work is dropped where it is.
+async fn until_closed(answers: &Sender<Answer>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = answers.closed() => {}
     }
 }

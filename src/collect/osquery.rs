@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use regex::bytes::Regex;
 use tokio::sync::mpsc::Sender;
 
 use super::judge::{End, judge};
 use super::program::{Bounds, Directory, Ended, Environment, Leash, Program, Running};
-use super::{Answer, Collector};
+use super::{Answer, Collector, until_closed};
 use crate::catalog::TableSpec;
 use crate::model::{self, Status};
 
@@ -136,6 +135,7 @@ impl OsqueryCollector {
     }
 }
 
+#[async_trait]
 impl Collector for OsqueryCollector {
     fn name(&self) -> &'static str {
         "osquery"
@@ -145,35 +145,24 @@ impl Collector for OsqueryCollector {
         1
     }
 
-    fn collect<'a>(
-        &'a self,
-        _host: &'a str,
-        tables: &'a [TableSpec],
-        answers: Sender<Answer>,
-    ) -> BoxFuture<'a, ()> {
-        async move {
-            let work = async {
-                let version = self.version().await;
-                for table in tables {
-                    if self.leash.is_pulled() {
-                        return;
-                    }
-                    let answer = self.answer(table, version.clone()).await;
-                    if answers.send(answer).await.is_err() {
-                        return;
-                    }
+    async fn collect(&self, _host: &str, tables: &[TableSpec], answers: Sender<Answer>) {
+        let work = async {
+            let version = self.version().await;
+            for table in tables {
+                if self.leash.is_pulled() {
+                    return;
                 }
-            };
-            tokio::select! {
-                () = work => {}
-                () = answers.closed() => {}
+                let answer = self.answer(table, version.clone()).await;
+                if answers.send(answer).await.is_err() {
+                    return;
+                }
             }
-        }
-        .boxed()
+        };
+        until_closed(&answers, work).await;
     }
 
-    fn stop(&self) -> BoxFuture<'_, ()> {
-        self.leash.pull().boxed()
+    async fn stop(&self) {
+        self.leash.pull().await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use tokio::sync::mpsc::Sender;
 
 use super::{Said, SimulatedHost, Simulation};
@@ -22,6 +22,7 @@ impl SimulatedCollector {
     }
 }
 
+#[async_trait]
 impl Collector for SimulatedCollector {
     fn name(&self) -> &'static str {
         "simulated"
@@ -31,21 +32,14 @@ impl Collector for SimulatedCollector {
         16
     }
 
-    fn collect<'a>(
-        &'a self,
-        host: &'a str,
-        tables: &'a [TableSpec],
-        answers: Sender<Answer>,
-    ) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            let simulated = self.simulation.host(host);
-            for table in tables {
-                let answer = ask(simulated.as_ref(), &table.name);
-                if answers.send(answer).await.is_err() {
-                    return;
-                }
+    async fn collect(&self, host: &str, tables: &[TableSpec], answers: Sender<Answer>) {
+        let simulated = self.simulation.host(host);
+        for table in tables {
+            let answer = ask(simulated.as_ref(), &table.name);
+            if answers.send(answer).await.is_err() {
+                return;
             }
-        })
+        }
     }
 }
 

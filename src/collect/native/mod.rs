@@ -42,12 +42,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use tokio::sync::mpsc::Sender;
 use tokio::time;
 
-use super::{Answer, Collector};
+use super::{Answer, Collector, until_closed};
 use crate::catalog::TableSpec;
 use crate::model::{self, Status};
 
@@ -121,6 +120,7 @@ impl NativeCollector {
     }
 }
 
+#[async_trait]
 impl Collector for NativeCollector {
     fn name(&self) -> &'static str {
         "native"
@@ -130,25 +130,17 @@ impl Collector for NativeCollector {
         1
     }
 
-    fn collect<'a>(
-        &'a self,
-        _host: &'a str,
-        tables: &'a [TableSpec],
-        answers: Sender<Answer>,
-    ) -> BoxFuture<'a, ()> {
-        async move {
+    async fn collect(&self, _host: &str, tables: &[TableSpec], answers: Sender<Answer>) {
+        let work = async {
             let stop = StopOnDrop::default();
             for table in tables {
-                let answer = tokio::select! {
-                    answer = self.answer(&table.name, &stop.0) => answer,
-                    () = answers.closed() => return,
-                };
+                let answer = self.answer(&table.name, &stop.0).await;
                 if answers.send(answer).await.is_err() {
                     return;
                 }
             }
-        }
-        .boxed()
+        };
+        until_closed(&answers, work).await;
     }
 }
 

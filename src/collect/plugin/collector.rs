@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde::Serialize;
 use tokio::sync::mpsc::Sender;
 
 use super::super::program::{Bounds, Ended, Leash, Running};
-use super::super::{Answer, Collector};
+use super::super::{Answer, Collector, until_closed};
 use super::answer::{Said, excerpt, read};
 use super::{PROTOCOL, Plugin, trouble};
 use crate::catalog::TableSpec;
@@ -242,6 +241,7 @@ impl<'a> Host<'a> {
     }
 }
 
+#[async_trait]
 impl Collector for PluginCollector {
     fn name(&self) -> &str {
         &self.config.plugin.name
@@ -251,22 +251,11 @@ impl Collector for PluginCollector {
         8
     }
 
-    fn collect<'a>(
-        &'a self,
-        host: &'a str,
-        tables: &'a [TableSpec],
-        answers: Sender<Answer>,
-    ) -> BoxFuture<'a, ()> {
-        async move {
-            tokio::select! {
-                () = self.host(host, tables, &answers) => {}
-                () = answers.closed() => {}
-            }
-        }
-        .boxed()
+    async fn collect(&self, host: &str, tables: &[TableSpec], answers: Sender<Answer>) {
+        until_closed(&answers, self.host(host, tables, &answers)).await;
     }
 
-    fn remarks(&self) -> BoxFuture<'_, Vec<String>> {
+    async fn remarks(&self) -> Vec<String> {
         let remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
         let sentence = |(what, hosts): (&String, &BTreeSet<String>)| {
             let named: Vec<&str> = hosts.iter().take(NAMED).map(String::as_str).collect();
@@ -281,10 +270,10 @@ impl Collector for PluginCollector {
         let more = remarks.len().saturating_sub(REMARKS);
         let tail =
             (more > 0).then(|| format!("{}: the like on more hosts, in {more} ways", self.config.plugin));
-        std::future::ready(told.chain(tail).collect()).boxed()
+        told.chain(tail).collect()
     }
 
-    fn stop(&self) -> BoxFuture<'_, ()> {
-        self.leash.pull().boxed()
+    async fn stop(&self) {
+        self.leash.pull().await;
     }
 }

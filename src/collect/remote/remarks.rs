@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::answers::said;
+
 /// Sentences about single hosts; more are counted.
 const MOST_ODD: usize = 200;
 /// Different notes; more are counted.
@@ -18,12 +20,23 @@ pub(in crate::collect) struct Remarks {
 }
 
 impl Remarks {
-    pub(in crate::collect) fn odd(&mut self, sentence: String) {
+    /// What is odd about a host, and what it notes itself.
+    pub(in crate::collect) fn hear(
+        &mut self,
+        host: &str,
+        odd: impl IntoIterator<Item = String>,
+        notes: &[String],
+    ) {
+        odd.into_iter().for_each(|odd| self.odd(odd));
+        notes.iter().for_each(|note| self.note(host, said(note)));
+    }
+
+    fn odd(&mut self, sentence: String) {
         if self.odd.len() < MOST_ODD { self.odd.push(sentence) } else { self.odd_more += 1 }
     }
 
     /// A host's own words about itself.
-    pub(in crate::collect) fn note(&mut self, host: &str, text: String) {
+    fn note(&mut self, host: &str, text: String) {
         let is_full = self.notes.len() >= MOST_NOTES;
         match self.notes.get_mut(&text) {
             Some((hosts, _)) => *hosts += 1,

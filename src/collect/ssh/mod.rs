@@ -15,8 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 
@@ -27,9 +26,9 @@ use self::refusal::{explain, is_turned_away, no_data};
 use self::session::{Heard, Run};
 use super::remote::{
     Bootstrap, BootstrapKind, HostLimits, Job, Manifest, OutputMode, Packed, Remarks, Window, hand_over,
-    nonce, odd_clock, parse_reply, refuse, said, ssh_script,
+    nonce, odd_clock, parse_reply, refuse, ssh_script,
 };
-use super::{Answer, Collector};
+use super::{Answer, Collector, until_closed};
 use crate::catalog::TableSpec;
 use crate::error::{Error, Result};
 use crate::model::{Destination, Status, now};
@@ -216,12 +215,11 @@ impl SshCollector {
 
     async fn remark(&self, (host, to): (&str, &Destination), (manifest, window): (&Manifest, Window)) {
         self.names.lock().await.note(host, to, &manifest.host);
-        let mut remarks = self.remarks.lock().await;
-        odd_clock(host, manifest, window).into_iter().for_each(|odd| remarks.odd(odd));
-        manifest.notes.iter().for_each(|note| remarks.note(host, said(note)));
+        self.remarks.lock().await.hear(host, odd_clock(host, manifest, window), &manifest.notes);
     }
 }
 
+#[async_trait]
 impl Collector for SshCollector {
     fn name(&self) -> &'static str {
         "ssh"
@@ -231,40 +229,22 @@ impl Collector for SshCollector {
         CONCURRENCY
     }
 
-    fn collect<'a>(
-        &'a self,
-        host: &'a str,
-        tables: &'a [TableSpec],
-        answers: Sender<Answer>,
-    ) -> BoxFuture<'a, ()> {
-        async move {
-            if *self.stop.borrow() {
-                return;
-            }
-            tokio::select! {
-                () = self.host(host, tables, &answers) => {}
-                () = answers.closed() => {}
-            }
+    async fn collect(&self, host: &str, tables: &[TableSpec], answers: Sender<Answer>) {
+        if !*self.stop.borrow() {
+            until_closed(&answers, self.host(host, tables, &answers)).await;
         }
-        .boxed()
     }
 
-    fn remarks(&self) -> BoxFuture<'_, Vec<String>> {
-        async {
-            let nobody = Names::new(std::iter::empty());
-            let mut sentences = std::mem::replace(&mut *self.names.lock().await, nobody).into_sentences();
-            sentences.extend(std::mem::take(&mut *self.remarks.lock().await).into_sentences());
-            sentences
-        }
-        .boxed()
+    async fn remarks(&self) -> Vec<String> {
+        let nobody = Names::new(std::iter::empty());
+        let mut sentences = std::mem::replace(&mut *self.names.lock().await, nobody).into_sentences();
+        sentences.extend(std::mem::take(&mut *self.remarks.lock().await).into_sentences());
+        sentences
     }
 
     /// Closes the scripts' stdin, which ends them, and waits until no `ssh` is left.
-    fn stop(&self) -> BoxFuture<'_, ()> {
-        async {
-            self.stop.send_replace(true);
-            let _all = self.sessions.acquire_many(ALL_SESSIONS).await;
-        }
-        .boxed()
+    async fn stop(&self) {
+        self.stop.send_replace(true);
+        let _all = self.sessions.acquire_many(ALL_SESSIONS).await;
     }
 }

@@ -16,8 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{Mutex, OnceCell, OwnedSemaphorePermit, Semaphore};
 
@@ -28,7 +27,7 @@ use super::remote::{
     Bootstrap, DOCUMENT_STEP, HostLimits, Job, Manifest, OutputMode, Packed, Remarks, Reply, Via, Window,
     check, hand_over, nonce, oddities, parameters, parse_head, parse_reply, refuse, said, script,
 };
-use super::{Answer, Collector};
+use super::{Answer, Collector, until_closed};
 use crate::aws::Aws;
 use crate::catalog::TableSpec;
 use crate::error::{Error, Result};
@@ -348,12 +347,11 @@ impl SsmCollector {
     }
 
     async fn remark(&self, host: &str, manifest: &Manifest, window: Window) {
-        let mut remarks = self.remarks.lock().await;
-        oddities(host, manifest, window).into_iter().for_each(|odd| remarks.odd(odd));
-        manifest.notes.iter().for_each(|note| remarks.note(host, said(note)));
+        self.remarks.lock().await.hear(host, oddities(host, manifest, window), &manifest.notes);
     }
 }
 
+#[async_trait]
 impl Collector for SsmCollector {
     fn name(&self) -> &'static str {
         "ssm"
@@ -363,27 +361,16 @@ impl Collector for SsmCollector {
         CONCURRENCY
     }
 
-    fn collect<'a>(
-        &'a self,
-        host: &'a str,
-        tables: &'a [TableSpec],
-        answers: Sender<Answer>,
-    ) -> BoxFuture<'a, ()> {
-        async move {
-            tokio::select! {
-                () = self.host(host, tables, &answers) => {}
-                () = answers.closed() => {}
-            }
-        }
-        .boxed()
+    async fn collect(&self, host: &str, tables: &[TableSpec], answers: Sender<Answer>) {
+        until_closed(&answers, Box::pin(self.host(host, tables, &answers))).await;
     }
 
-    fn remarks(&self) -> BoxFuture<'_, Vec<String>> {
-        async { std::mem::take(&mut *self.remarks.lock().await).into_sentences() }.boxed()
+    async fn remarks(&self) -> Vec<String> {
+        std::mem::take(&mut *self.remarks.lock().await).into_sentences()
     }
 
-    fn stop(&self) -> BoxFuture<'_, ()> {
-        self.courier.stop().boxed()
+    async fn stop(&self) {
+        self.courier.stop().await;
     }
 }
 
