@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use self::sections::{AssumeRoleFile, AwsFile, FleetFile, S3File};
+pub use self::sections::{AssumeRoleFile, AwsFile, FleetFile, PushBinary, S3File};
 
 use crate::error::{Error, Result};
 

@@ -1,5 +1,5 @@
 -- What hosts of one snapshot did not answer in full although others answered it.
-SELECT host, table_name, status, error
+SELECT host, table_name, status, rows, bytes, error, columns_missing
 FROM coverage
 WHERE snapshot = $snapshot
   AND status NOT IN ('ok', 'empty', 'not_asked')

@@ -46,7 +46,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-pub use self::answers::answers;
+pub use self::answers::{Answers, answers, answers_of_host};
 pub use self::baseline::{BaselineRequest, create_baseline};
 pub use self::candidate::Method;
 use self::candidate::{Candidate, Subject};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::report::Report;
 use super::{App, Outcome, suppress};
-use crate::analyze::{AnalyzeRequest, Method, Span, analyze, answers};
+use crate::analyze::{AnalyzeRequest, Method, Span, analyze, answers_of_host};
 use crate::engine::cluster::Place;
 use crate::engine::{Engine, EngineConfig, Snapshots};
 use crate::error::{Error, Result};
@@ -125,7 +125,7 @@ async fn show(
     };
     let picked = pick_host(analysis, host)?;
     let engine = engine(app, store, vec![manifest.clone()])?;
-    let answers = answers(&engine, manifest.snapshot, host).await?;
+    let answers = answers_of_host(&engine, manifest.snapshot, host).await?;
     show_picked(app, (analysis, &picked), &answers, to)
 }
 
@@ -143,7 +143,7 @@ async fn show_all(
 }
 
 /// The store as commands must name it; the default one needs no name.
-fn store_url(app: &App) -> Option<&str> {
+pub(super) fn store_url(app: &App) -> Option<&str> {
     Some(app.settings.store.as_str()).filter(|_| !app.settings.store_is_default)
 }
 
@@ -282,7 +282,7 @@ pub(super) fn write(
 }
 
 /// Writes what `render` makes to stdout or a file.
-fn write_with(
+pub(super) fn write_with(
     app: &App,
     (format, top): (Format, usize),
     file: Option<&Path>,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::analyze::{analyze_snapshot, write};
+use super::analyze::{analyze_snapshot, store_url, write};
 use super::collect::{Collection, collect};
 use super::output::print;
 use super::report::Report;
@@ -163,8 +163,7 @@ async fn report(
     if file.as_os_str() == "none" {
         return Ok(String::new());
     }
-    let url = (!app.settings.store_is_default).then_some(app.settings.store.as_str());
-    let of = Report { store, manifest, url, notes: notes(args, is_temporary) };
+    let of = Report { store, manifest, url: store_url(app), notes: notes(args, is_temporary) };
     match of.write(app, analysis, Some(&file)).await {
         Ok(()) => Ok(format!("the report is in {}: open it in a browser", file.display())),
         Err(error) if args.report.is_none() => Ok(format!("warning: there is no report: {error}")),

@@ -1,23 +1,18 @@
 //! What `diffy analyze --format html` and `diffy demo` put into a report beside the analysis: lines of SQL that show a
 //! row, what to paste into a file of suppressions, and what hosts did not answer.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use chrono::NaiveDate;
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::Int64Type;
 
 use super::App;
-use super::analyze::engine;
-use crate::analyze::{NewSuppression, identifying_columns};
-use crate::catalog::ParamValue;
-use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::model::{Analysis, Finding, FindingKind, HostResult, SnapshotId, Status, now};
+use super::analyze::{engine, write_with};
+use crate::analyze::{NewSuppression, answers, identifying_columns};
+use crate::error::Result;
+use crate::model::{Analysis, Finding, FindingKind, HostResult, SnapshotId, now};
 use crate::report::escape::deceives;
-use crate::report::html::{Failure, Help, Supplement, render};
+use crate::report::html::{Help, Supplement, render};
 use crate::report::{Format, queries};
 use crate::store::{Manifest, Store};
 
@@ -41,107 +36,18 @@ pub(super) struct Report<'a> {
 impl Report<'_> {
     /// Writes the report to stdout or a file.
     pub(super) async fn write(self, app: &App, analysis: &Analysis, file: Option<&Path>) -> Result<()> {
-        let answers = Answers::load(app, self.store, self.manifest).await?;
+        let engine = engine(app, self.store, vec![self.manifest.clone()])?;
+        let answers = answers(&engine, self.manifest.snapshot).await?;
         let aid = Aid::new(app, self.manifest.snapshot, self.url);
-        let help = |host: &HostResult, finding: &Finding| aid.help(host, finding);
-        let supplement = answers.supplement(&help, self.notes);
-        let mut destination = app.output.open(file, Format::Html)?;
-        render(analysis, &supplement, &mut destination.writer)?;
-        destination
-            .writer
-            .flush()
-            .map_err(|source| Error::remote("cannot write the report").source(source))?;
-        destination.done(&app.output);
-        Ok(())
+        let supplement = Supplement {
+            notes: self.notes,
+            tables: answers.tables.into_iter().collect(),
+            answers: answers.by_status.into_iter().collect(),
+            failures: answers.failures,
+            help: &|host, finding| aid.help(host, finding),
+        };
+        write_with(app, (Format::Html, 0), file, &mut |_, out| render(analysis, &supplement, out))
     }
-}
-
-/// What hosts answered, by table and status.
-#[derive(Debug, Default)]
-struct Answers {
-    tables: BTreeSet<String>,
-    by_status: Vec<(Status, u64)>,
-    failures: Vec<Failure>,
-}
-
-impl Answers {
-    /// Reads the coverage of one snapshot.
-    async fn load(app: &App, store: &Store, manifest: &Manifest) -> Result<Self> {
-        let engine = engine(app, store, vec![manifest.clone()])?;
-        let mut answers = Self::default();
-        for batch in ask(&engine, manifest.snapshot, COUNTS).await? {
-            answers.count(&batch)?;
-        }
-        for batch in ask(&engine, manifest.snapshot, FAILURES).await? {
-            answers.note(&batch)?;
-        }
-        Ok(answers)
-    }
-
-    fn count(&mut self, batch: &RecordBatch) -> Result<()> {
-        let (tables, statuses) = (text(batch, "table_name")?, text(batch, "status")?);
-        let numbers = column(batch, "answers")?;
-        let numbers = numbers.as_primitive_opt::<Int64Type>().ok_or_else(|| odd("answers"))?;
-        for row in 0..batch.num_rows() {
-            self.tables.insert(tables.value(row).to_owned());
-            let status: Status = statuses.value(row).parse()?;
-            let number = u64::try_from(numbers.value(row)).unwrap_or_default();
-            match self.by_status.iter_mut().find(|(one, _)| *one == status) {
-                Some((_, sum)) => *sum += number,
-                None => self.by_status.push((status, number)),
-            }
-        }
-        Ok(())
-    }
-
-    fn note(&mut self, batch: &RecordBatch) -> Result<()> {
-        let (hosts, tables) = (text(batch, "host")?, text(batch, "table_name")?);
-        let (statuses, errors) = (text(batch, "status")?, text(batch, "error")?);
-        for row in 0..batch.num_rows() {
-            self.failures.push(Failure {
-                host: hosts.value(row).to_owned(),
-                table: tables.value(row).to_owned(),
-                status: statuses.value(row).parse()?,
-                error: if errors.is_null(row) { String::new() } else { errors.value(row).to_owned() },
-            });
-        }
-        Ok(())
-    }
-
-    /// All that goes beside the analysis.
-    fn supplement<'a>(
-        self,
-        help: &'a dyn Fn(&HostResult, &Finding) -> Help,
-        notes: Vec<String>,
-    ) -> Supplement<'a> {
-        Supplement {
-            notes,
-            tables: self.tables.into_iter().collect(),
-            answers: self.by_status,
-            failures: self.failures,
-            help,
-        }
-    }
-}
-
-const COUNTS: &str = include_str!("../../sql/steps/answers_by_table.sql");
-const FAILURES: &str = include_str!("../../sql/steps/not_answered.sql");
-
-async fn ask(engine: &Engine, snapshot: SnapshotId, sql: &str) -> Result<Vec<RecordBatch>> {
-    let param = ("snapshot".to_owned(), ParamValue::Text(snapshot.to_string()).into());
-    engine.collect(sql, vec![param]).await
-}
-
-fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a datafusion::arrow::array::ArrayRef> {
-    batch.column_by_name(name).ok_or_else(|| odd(name))
-}
-
-fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a datafusion::arrow::array::StringArray> {
-    column(batch, name)?.as_string_opt::<i32>().ok_or_else(|| odd(name))
-}
-
-fn odd(name: &str) -> Error {
-    Error::internal(format!("the coverage has no column `{name}` of the right type"))
 }
 
 /// What a reader can do about the findings of one snapshot.

@@ -12,7 +12,7 @@ use super::output::print;
 use super::{App, Outcome};
 use crate::engine::cluster::Place;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Fleet, SnapshotId, now, rfc3339};
+use crate::model::{Fleet, SnapshotId, digits, now, rfc3339};
 use crate::report::escape::escape;
 use crate::store::{Commit, Commits, FileKind, Held, Manifest, Orphan, SpoolReader, Store};
 
@@ -164,7 +164,7 @@ fn line(manifest: &Manifest) -> String {
         escape(manifest.fleet.as_str()),
         manifest.hosts_answered,
         manifest.hosts_asked,
-        indicatif::HumanCount(manifest.rows),
+        digits(manifest.rows),
         indicatif::HumanBytes(bytes(manifest)).to_string(),
     )
 }
@@ -193,7 +193,7 @@ fn show(manifest: &Manifest) -> String {
         manifest.hosts_asked,
         manifest.hosts_answered,
         manifest.hosts_failed,
-        indicatif::HumanCount(manifest.rows),
+        digits(manifest.rows),
         indicatif::HumanBytes(bytes(manifest)),
     ));
     for warning in &manifest.warnings {
@@ -283,7 +283,7 @@ async fn prove(app: &App, store: &Store, manifest: &Manifest, place: &Place) -> 
         }
     }
     if wrong == 0 {
-        let counted = indicatif::HumanCount(identities);
+        let counted = digits(identities);
         let tables = tables.len();
         print(&format!(
             "{}  ok       prevalence of {tables} tables, {counted} identities\n",

@@ -81,6 +81,16 @@ pub struct AssumeRoleFile {
     pub session_seconds: Option<u64>,
 }
 
+/// The program that is brought to hosts without osquery.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum PushBinary {
+    /// Whether it is the one that runs.
+    Own(bool),
+    /// A file.
+    File(PathBuf),
+}
+
 /// `[[fleets]]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +112,13 @@ pub struct FleetFile {
     /// Tables to ask for.
     #[serde(default)]
     pub tables: Vec<String>,
+    /// The configuration that ssh reads in place of the user's own, as `--ssh-config`.
+    pub ssh_config: Option<PathBuf>,
+    /// Whether hosts are asked as root through `sudo -n`, as `--sudo`.
+    #[serde(default)]
+    pub sudo: bool,
+    /// The program for hosts without osquery, as `--push-binary`.
+    pub push_binary: Option<PushBinary>,
     /// Whether members on standby are asked.
     #[serde(default)]
     pub include_standby: bool,

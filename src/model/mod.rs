@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 
 mod destination;
 mod findings;
+mod sentence;
 mod suppressed;
 
 pub use self::destination::Destination;
@@ -21,6 +22,7 @@ pub use self::findings::{
     HostResult, Nearest, PeerGroup, Row, SCHEMA_VERSION, Verdict,
 };
 pub(crate) use self::findings::{maybe_moment, moment};
+pub use self::sentence::{count, cut, digits, few};
 pub use self::suppressed::{Suppressed, SuppressedBy, SuppressedFinding};
 
 /// The time now: the only place that reads the clock.

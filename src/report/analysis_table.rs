@@ -10,7 +10,9 @@ use serde_json::Value;
 use super::RenderOptions;
 use super::page::{Page, Piece, Tone, piece, prose};
 use crate::error::Result;
-use crate::model::{Analysis, Campaign, Finding, FindingKind, Given, HostResult, Nearest, Row, Verdict};
+use crate::model::{
+    Analysis, Campaign, Finding, FindingKind, Given, HostResult, Nearest, Row, Verdict, count,
+};
 
 /// Lines for the values of a row; the rest of the columns is counted.
 const ROW_LINES: usize = 3;
@@ -413,10 +415,6 @@ pub(super) fn hosts(number: u64) -> String {
 
 fn has(number: u64) -> String {
     format!("{} {}", hosts(number), if number == 1 { "has" } else { "have" })
-}
-
-pub(super) fn count(number: u64, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

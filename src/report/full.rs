@@ -5,13 +5,13 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use super::analysis_table::{count, head, host_pieces, hosts};
+use super::analysis_table::{head, host_pieces, hosts};
 use super::escape::{escape, width};
 use super::page::{Page, Piece, Tone, piece};
 use super::{Picked, RenderOptions, in_store};
 use crate::error::Result;
 use crate::model::{
-    Analysis, Campaign, Coverage, Finding, FindingKind, HostResult, Nearest, Status, SuppressedBy,
+    Analysis, Campaign, Coverage, Finding, FindingKind, HostResult, Nearest, Status, SuppressedBy, count,
 };
 
 /// Where the text below a heading begins.

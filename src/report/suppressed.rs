@@ -2,7 +2,7 @@
 
 use super::page::{Page, Tone, piece, prose};
 use crate::error::Result;
-use crate::model::{Suppressed, SuppressedBy};
+use crate::model::{Suppressed, SuppressedBy, count};
 
 /// Reasons in the line; the rest is counted.
 const REASONS_SHOWN: usize = 3;
@@ -35,7 +35,6 @@ pub(super) fn render(page: &mut Page<'_>, suppressed: &Suppressed) -> Result<()>
 }
 
 fn line(suppressed: &Suppressed) -> String {
-    let count = |number: u64, thing: &str| format!("{number} {thing}{}", if number == 1 { "" } else { "s" });
     let verb = if suppressed.findings == 1 { "is" } else { "are" };
     let mut reasons: Vec<String> = suppressed.by.iter().take(REASONS_SHOWN).map(vouched).collect();
     let more = suppressed.by.len().saturating_sub(REASONS_SHOWN);

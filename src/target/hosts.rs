@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use crate::error::{Error, Result};
-use crate::model::Destination;
+use crate::model::{Destination, few};
 
 /// Most bytes of a file, and of one line.
 const LARGEST_FILE: u64 = 16 << 20;
@@ -14,8 +14,6 @@ const LONGEST_LINE: usize = 4_096;
 const MOST_HOSTS: usize = 100_000;
 /// Longest name that a line gives a host.
 const LONGEST_NAME: usize = 255;
-/// Lines that are named in one sentence.
-const NAMED: usize = 5;
 
 /// A host of a file: what it is called in the snapshot, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,13 +244,11 @@ impl Unused {
 
 /// One sentence about lines of a file; none about none.
 fn sentence(one: &str, many: &str, what: &str, (file, lines): (&str, &[usize])) -> Option<String> {
-    let named = lines.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let tail = if lines.len() > NAMED { ", …" } else { "" };
-    let name = file.escape_debug();
+    let (named, name) = (few(lines), file.escape_debug());
     match lines.len() {
         0 => None,
         1 => Some(format!("1 {one} {what} (`{name}`, line {named})")),
-        count => Some(format!("{count} {many} {what} (`{name}`, lines {named}{tail})")),
+        count => Some(format!("{count} {many} {what} (`{name}`, lines {named})")),
     }
 }
 

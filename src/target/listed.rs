@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Deserialize;
 
 use super::TargetHost;
-use crate::model::{Destination, Status};
+use crate::model::{Destination, Status, cut};
 
 /// Longest name, address and label, in bytes.
 const LONGEST: usize = 255;
@@ -137,11 +137,6 @@ fn labels(labels: BTreeMap<String, Option<String>>) -> Result<BTreeMap<String, S
         return Err(format!("there are more than {MOST_LABELS} labels"));
     }
     Ok(taken)
-}
-
-fn cut(text: &str, most: usize) -> String {
-    let end = text.floor_char_boundary(most);
-    if end < text.len() { format!("{}…", &text[..end]) } else { text.to_owned() }
 }
 
 #[cfg(test)]

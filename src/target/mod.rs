@@ -4,6 +4,7 @@
 //! asked are in it too, with the reason.
 
 mod asg;
+mod command;
 mod hosts;
 mod listed;
 mod managed;
@@ -14,11 +15,12 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 pub use self::asg::Lifecycles;
+pub use self::command::ExecCommand;
 pub use self::hosts::{HostList, ListedHost, hosts_of_files};
 pub use self::listed::Listing;
 use crate::aws::Aws;
 use crate::error::{Error, Result};
-use crate::model::{Destination, KnownHost, Status};
+use crate::model::{Destination, KnownHost, Status, few};
 
 /// Longest name of a group, a tag or an instance.
 const LONGEST_NAME: usize = 256;
@@ -39,7 +41,7 @@ pub enum TargetSpec {
     /// The hosts of a file; `-` is standard input.
     Hosts(String),
     /// The hosts that a command lists.
-    Exec(String),
+    Exec(ExecCommand),
     /// The hosts that the program `diffy-target-NAME` lists for an argument.
     Plugin(String, String),
 }
@@ -103,7 +105,7 @@ impl FromStr for TargetSpec {
                 }
                 _ => Err(unknown()),
             },
-            "exec" => Ok(Self::Exec(command(name)?)),
+            "exec" => name.parse().map(Self::Exec),
             _ if is_plugin_name(kind) => Ok(Self::Plugin(kind.to_owned(), name.to_owned())),
             _ => Err(unknown()),
         }
@@ -117,22 +119,10 @@ impl fmt::Display for TargetSpec {
             Self::Asg(name) => write!(f, "asg:{name}"),
             Self::Tag(key, value) => write!(f, "tag:{key}={value}"),
             Self::Instance(id) => write!(f, "instance:{id}"),
-            Self::Exec(command) => write!(f, "exec:{command}"),
+            Self::Exec(command) => command.fmt(f),
             Self::Plugin(name, argument) => write!(f, "{name}:{argument}"),
             Self::Hosts(file) => write!(f, "hosts:{file}"),
         }
-    }
-}
-
-/// A command that can be taken apart as a shell does.
-///
-/// # Errors
-/// A quote is open, or there is no word.
-pub fn command(text: &str) -> Result<String> {
-    match shell_words::split(text) {
-        Ok(words) if words.first().is_some_and(|word| !word.is_empty()) => Ok(text.to_owned()),
-        Ok(_) => Err(Error::usage("`exec:` needs a command")),
-        Err(_) => Err(Error::usage(format!("a quote is open in the command `{}`", text.escape_debug()))),
     }
 }
 
@@ -274,9 +264,7 @@ pub async fn changes(aws: &Aws, targets: &[TargetSpec], inventory: &Inventory) -
 
 fn list<'a>(what: &str, ids: impl Iterator<Item = &'a str>) -> Option<String> {
     let ids: Vec<&str> = ids.collect();
-    let tail = if ids.len() > 5 { ", …" } else { "" };
-    let named = ids.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-    (!ids.is_empty()).then(|| format!("{} hosts {what}: {named}{tail}", ids.len()))
+    (!ids.is_empty()).then(|| format!("{} hosts {what}: {}", ids.len(), few(&ids)))
 }
 
 #[cfg(test)]

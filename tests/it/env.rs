@@ -226,6 +226,13 @@ pub(crate) fn output(output: std::process::Output) -> Output {
     }
 }
 
+/// Sends what Ctrl-C sends, and waits for the end.
+pub(crate) fn interrupt(child: std::process::Child) -> Output {
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    output(child.wait_with_output().unwrap())
+}
+
 /// The snapshot that `collect` and `import` say they made.
 #[track_caller]
 pub(crate) fn snapshot_id(stdout: &str) -> String {

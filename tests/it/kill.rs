@@ -13,7 +13,7 @@ use diffy::store::SpoolReader;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::env::{Output, TestEnv, output, snapshot_id, write_fleet};
+use crate::env::{Output, TestEnv, interrupt, output, snapshot_id, write_fleet};
 
 /// Rows by host and table.
 type Counts = BTreeMap<(String, String), u64>;
@@ -59,13 +59,6 @@ fn writing_the_snapshot_can_be_interrupted() {
 fn demo(env: &TestEnv, hosts: &str) -> Child {
     let args = ["demo", "--bundled", "--hosts", hosts, "--store", "diffy-store"];
     env.diffy(&args).spawn().unwrap()
-}
-
-/// Sends what Ctrl-C sends.
-fn interrupt(child: Child) -> Output {
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    output(child.wait_with_output().unwrap())
 }
 
 /// Runs the command that an interrupted collection names.

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::LazyLock;
 
-use diffy::model::{Analysis, Finding, FindingKind, HostResult, Status, Verdict};
-use diffy::report::html::{Failure, Help, Supplement, render};
+use diffy::model::{Analysis, Coverage, Finding, FindingKind, HostResult, Status, Verdict};
+use diffy::report::html::{Help, Supplement, render};
 use serde_json::{Map, Value, json};
 
 use crate::env::{TestEnv, finish, python, root};
@@ -108,11 +108,18 @@ fn nothing_that_a_text_says_is_run() {
         )],
         suppression: "</script><script>window.owned=1</script>\n\"x\" = 1\n".to_owned(),
     };
-    let failures = analysis.hosts.iter().zip(BREAKOUTS).map(|(host, text)| Failure {
+    let failures = analysis.hosts.iter().zip(BREAKOUTS).map(|(host, text)| Coverage {
         host: host.host.clone(),
         table: text.to_owned(),
         status: Status::Error,
+        rows: 0,
+        bytes: 0,
         error: format!("{text}{}", "B".repeat(600)),
+        columns_missing: Vec::new(),
+        started: None,
+        ended: None,
+        osquery_version: None,
+        uid: None,
     });
     let supplement = Supplement {
         notes: BREAKOUTS.map(str::to_owned).into(),

@@ -14,6 +14,7 @@ use crate::collect::plugin::{HostFacts, Plugin, PluginCollector, PluginConfig, l
 use crate::collect::ssh::SshConfig;
 use crate::error::{Error, Result};
 use crate::ingest::Finished;
+use crate::model::count;
 use crate::target::{HostList, Listing, TargetHost, TargetSpec, hosts_of_files};
 
 /// Most bytes that a collector may print for one host, and for one table of it.
@@ -36,9 +37,9 @@ pub(super) async fn collect_listed(app: &App, args: &Args, plan: Plan) -> Result
     }
     let unreachable = hosts.iter().filter(|host| host.unreachable.is_some()).count();
     app.output.say(&format!(
-        "fleet {}: {} hosts, {unreachable} of them cannot be asked",
+        "fleet {}: {}, {unreachable} of them cannot be asked",
         plan.fleet,
-        hosts.len()
+        count(hosts.len() as u64, "host")
     ));
     let collector = match way {
         Way::Ssh(config) => ssh::collector(app, &plan, config, &hosts),
@@ -58,9 +59,7 @@ fn nobody(targets: &[TargetSpec], warnings: &[String]) -> Error {
 
 fn way(app: &App, args: &Args, plan: &Plan) -> Result<Way> {
     match &plan.collector {
-        None | Some(CollectorSpec::BuiltIn(CollectorName::Ssh)) => {
-            ssh::config(app, args, &plan.tables).map(Way::Ssh)
-        }
+        None | Some(CollectorSpec::BuiltIn(CollectorName::Ssh)) => ssh::config(app, args, plan).map(Way::Ssh),
         Some(CollectorSpec::Exec(command)) => plugins::command(app, command).map(Way::Program),
         Some(CollectorSpec::Plugin(name)) => {
             plugins::plugin(app, plugins::Kind::Collector, name).map(Way::Program)

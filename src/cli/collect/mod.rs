@@ -20,6 +20,7 @@ use super::{App, Outcome, plugins};
 use crate::collect::Collector;
 use crate::collect::native::{NativeCollector, NativeConfig};
 use crate::collect::osquery::{OsqueryCollector, OsqueryConfig};
+use crate::collect::remote::HostLimits;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::Finished;
 use crate::model::{Fleet, SnapshotId, now};
@@ -30,6 +31,8 @@ pub(super) use self::tell::{somebody_answered, summary, tell_problems};
 
 /// Largest packed answer of a host, in MiB, when nobody says.
 const LARGEST_MIB: u64 = 64;
+/// The longest that can be waited for queries, in seconds: what the agent of Systems Manager lets a script run.
+const LONGEST_SECONDS: u64 = 160_000;
 
 /// Ask hosts for tables and keep the answers as one snapshot
 ///
@@ -97,6 +100,21 @@ pub(super) struct Args {
     /// The account of the targets; the role's name stands in diffy.toml
     #[arg(long, help_heading = "AWS options", value_name = "ID", conflicts_with = "role_arn")]
     account: Option<String>,
+}
+
+impl Args {
+    /// What a host far away may take.
+    fn host_limits(&self) -> Result<HostLimits> {
+        Ok(HostLimits {
+            query_seconds: bounded("--timeout", self.timeout, LONGEST_SECONDS)?,
+            host_seconds: bounded("--host-timeout", self.host_timeout, LONGEST_SECONDS)?,
+            ..HostLimits::default()
+        })
+    }
+
+    fn largest_answer_bytes(&self) -> u64 {
+        self.largest_answer.saturating_mul(1 << 20)
+    }
 }
 
 pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
@@ -213,7 +231,7 @@ fn local_collector(
     (collector, hosts): (Option<&CollectorSpec>, &[TargetHost]),
 ) -> Result<Arc<dyn Collector>> {
     let timeout = Duration::from_secs(args.timeout.max(1));
-    let found = args.osqueryi.clone().or_else(|| on_path(app, "osqueryi"));
+    let found = args.osqueryi.clone().or_else(|| plugins::on_path(&app.settings.path, "osqueryi"));
     let name = match collector {
         Some(CollectorSpec::BuiltIn(name)) => *name,
         Some(CollectorSpec::Exec(command)) => {
@@ -253,10 +271,6 @@ fn bounded(name: &str, value: u64, most: u64) -> Result<u64> {
         return Ok(value);
     }
     Err(Error::usage(format!("`{name}` cannot be {value}")).hint(format!("use 1 to {most}")))
-}
-
-fn on_path(app: &App, program: &str) -> Option<PathBuf> {
-    plugins::on_path(&app.settings.path, program)
 }
 
 fn host_name() -> String {

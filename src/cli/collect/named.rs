@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 
 use crate::error::{Error, Result};
-use crate::target::{command, is_plugin_name};
+use crate::target::{ExecCommand, is_plugin_name};
 
 /// A collector that is built in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,7 +29,7 @@ pub(super) enum CollectorSpec {
     /// As Diffy can by itself.
     BuiltIn(CollectorName),
     /// Through a command, started once for each host.
-    Exec(String),
+    Exec(ExecCommand),
     /// Through the program `diffy-collector-NAME`.
     Plugin(String),
 }
@@ -42,7 +42,7 @@ impl FromStr for CollectorSpec {
             return Ok(Self::BuiltIn(name));
         }
         match text.strip_prefix("exec:") {
-            Some(text) => command(text).map(Self::Exec),
+            Some(text) => text.parse().map(Self::Exec),
             None if is_plugin_name(text) => Ok(Self::Plugin(text.to_owned())),
             None => Err(Error::usage(format!("`{}` is no collector", text.escape_debug()))),
         }
@@ -55,7 +55,7 @@ impl fmt::Display for CollectorSpec {
             Self::BuiltIn(name) => {
                 f.write_str(name.to_possible_value().as_ref().map_or("", PossibleValue::get_name))
             }
-            Self::Exec(command) => write!(f, "exec:{command}"),
+            Self::Exec(command) => command.fmt(f),
             Self::Plugin(name) => f.write_str(name),
         }
     }

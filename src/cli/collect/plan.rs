@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::super::App;
+use super::ssh::SshWay;
 use super::{Args, CollectorSpec};
 use crate::aws::{AssumeRole, AwsSettings, partition};
 use crate::catalog::TableSpec;
@@ -27,6 +28,7 @@ pub(super) struct Plan {
     /// Who to be where the targets are.
     pub(super) aws: AwsSettings,
     pub(super) min_success: f64,
+    pub(super) ssh: SshWay,
 }
 
 impl Plan {
@@ -78,6 +80,7 @@ fn single(app: &App, args: &Args) -> Result<Plan> {
         tables: tables(app, &args.tables)?,
         aws: settings(app, (None, args.region.clone()), role),
         min_success: percentage(args.min_success)?,
+        ssh: args.ssh.way(&FleetFile::default()),
     })
 }
 
@@ -107,6 +110,7 @@ fn of_file(app: &App, args: &Args, file: &FleetFile) -> Result<Plan> {
         tables: tables(app, names).map_err(of_fleet)?,
         aws: settings(app, (file.profile.clone(), region), role),
         min_success: percentage(args.min_success.or(file.min_success)).map_err(of_fleet)?,
+        ssh: args.ssh.way(file),
     })
 }
 

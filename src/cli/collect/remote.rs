@@ -13,11 +13,11 @@ use super::interrupt::unless_interrupted;
 use super::plan::Plan;
 use super::{Collection, CollectorName, CollectorSpec, bounded, collection};
 use crate::aws::{AssumeRole, Aws, AwsSettings, partition};
-use crate::collect::remote::{Bootstrap, BootstrapKind, HostLimits};
+use crate::collect::remote::{Bootstrap, BootstrapKind};
 use crate::collect::ssm::{Large, Place, RUN_SHELL_SCRIPT, SsmCollector, SsmConfig};
 use crate::error::{Error, Result};
 use crate::ingest::Finished;
-use crate::model::{SnapshotId, now, rfc3339};
+use crate::model::{SnapshotId, count, few, now, rfc3339};
 use crate::store::{S3Place, Store};
 use crate::target::{self, Inventory, TargetSpec};
 
@@ -26,13 +26,10 @@ const COMMANDS_PER_SECOND: f64 = 4.5;
 /// First pause between two looks when nobody says, and the longest that can be said, in milliseconds.
 const POLL_MS: u64 = 2_000;
 const LONGEST_POLL_MS: u64 = 60_000;
-/// The longest that the agent lets a script run, and that AWS tries to deliver a command, in seconds.
-const LONGEST_SECONDS: u64 = 160_000;
+/// The longest that AWS tries to deliver a command, in seconds.
 const LONGEST_DELIVERY: u64 = 2_592_000;
 /// What a session policy is called that narrows the signer of addresses.
 const SIGNER: &str = "diffy-upload";
-/// Hosts that are named in a sentence.
-const NAMED: usize = 5;
 
 /// Options of collections in AWS.
 #[derive(Debug, clap::Args)]
@@ -139,11 +136,7 @@ fn skipped(inventory: &Inventory) -> Option<String> {
     for (host, state) in &inventory.skipped {
         by_state.entry(state).or_default().push(host);
     }
-    let of_state = |(state, hosts): (&&str, &Vec<&str>)| {
-        let more = if hosts.len() > NAMED { ", …" } else { "" };
-        let named = hosts.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-        format!("{} {state} ({named}{more})", hosts.len())
-    };
+    let of_state = |(state, hosts): (&&str, &Vec<&str>)| format!("{} {state} ({})", hosts.len(), few(hosts));
     let states: Vec<String> = by_state.iter().map(of_state).collect();
     (!states.is_empty()).then(|| {
         format!("members of the group that were not asked because of their state: {}", states.join("; "))
@@ -153,9 +146,9 @@ fn skipped(inventory: &Inventory) -> Option<String> {
 fn tell_inventory(app: &App, plan: &Plan, inventory: &Inventory, large: &Large) {
     let unreachable = inventory.hosts.iter().filter(|host| host.unreachable.is_some()).count();
     app.output.say(&format!(
-        "fleet {}: {} hosts, {} of them cannot be asked, {} members left out because of their state",
+        "fleet {}: {}, {} of them cannot be asked, {} members left out because of their state",
         plan.fleet,
-        inventory.hosts.len(),
+        count(inventory.hosts.len() as u64, "host"),
         unreachable,
         inventory.skipped.len(),
     ));
@@ -191,8 +184,6 @@ fn config(app: &App, args: &super::Args, (aws, snapshot): (Aws, SnapshotId)) -> 
     let settings = &app.settings.aws;
     let remote = &args.remote;
     let document = remote.document.clone().or_else(|| settings.document.clone());
-    let query_seconds = bounded("--timeout", args.timeout, LONGEST_SECONDS)?;
-    let host_seconds = bounded("--host-timeout", args.host_timeout, LONGEST_SECONDS)?;
     let delivery = bounded("--delivery-timeout", remote.delivery_timeout, LONGEST_DELIVERY)?;
     let poll_ms = settings.poll_ms.map_or(Ok(POLL_MS), |poll| bounded("poll_ms", poll, LONGEST_POLL_MS))?;
     let rate = settings.commands_per_second.unwrap_or(COMMANDS_PER_SECOND);
@@ -203,8 +194,8 @@ fn config(app: &App, args: &super::Args, (aws, snapshot): (Aws, SnapshotId)) -> 
         aws,
         document: document.unwrap_or_else(|| RUN_SHELL_SCRIPT.to_owned()),
         large: Large::Nowhere,
-        limits: HostLimits { query_seconds, host_seconds, ..HostLimits::default() },
-        largest: args.largest_answer.saturating_mul(1 << 20),
+        limits: args.host_limits()?,
+        largest: args.largest_answer_bytes(),
         delivery: Duration::from_secs(delivery),
         commands_per_second: rate,
         poll: Duration::from_millis(poll_ms),

@@ -8,20 +8,20 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::super::App;
+use super::super::plugins::on_path;
+use super::bounded;
 use super::plan::Plan;
-use super::{bounded, on_path};
-use crate::catalog::TableSpec;
 use crate::collect::Collector;
-use crate::collect::remote::HostLimits;
 use crate::collect::ssh::{Client, HostKeys, Program, SshCollector, SshConfig};
+use crate::config::{FleetFile, PushBinary};
 use crate::error::{Error, Result};
+use crate::model::count;
 use crate::target::TargetHost;
 
 /// The program that runs, wherever it was started from.
 const THIS_PROGRAM: &str = "/proc/self/exe";
-/// The longest that can be waited for a connection or for queries, in seconds.
+/// The longest that can be waited for a connection, in seconds.
 const LONGEST_CONNECT: u64 = 600;
-const LONGEST_SECONDS: u64 = 160_000;
 
 /// Options of collections over SSH.
 #[derive(Debug, clap::Args)]
@@ -52,6 +52,29 @@ enum Keys {
     Config,
 }
 
+/// What a fleet of the configuration may say too; a flag goes first.
+#[derive(Debug, Clone)]
+pub(super) struct SshWay {
+    config: Option<PathBuf>,
+    sudo: bool,
+    push_binary: Option<PathBuf>,
+}
+
+impl SshArgs {
+    pub(super) fn way(&self, file: &FleetFile) -> SshWay {
+        let pushed = match &file.push_binary {
+            Some(PushBinary::File(path)) => Some(path.clone()),
+            Some(PushBinary::Own(true)) => Some(PathBuf::from(THIS_PROGRAM)),
+            Some(PushBinary::Own(false)) | None => None,
+        };
+        SshWay {
+            config: self.ssh_config.clone().or_else(|| file.ssh_config.clone()),
+            sudo: self.sudo || file.sudo,
+            push_binary: self.push_binary.clone().or(pushed),
+        }
+    }
+}
+
 /// The collector of these hosts.
 pub(super) fn collector(
     app: &App,
@@ -70,33 +93,31 @@ pub(super) fn collector(
 }
 
 /// All but the hosts.
-pub(super) fn config(app: &App, args: &super::Args, tables: &[TableSpec]) -> Result<SshConfig> {
-    let program = on_path(app, "ssh").ok_or_else(|| {
+pub(super) fn config(app: &App, args: &super::Args, plan: &Plan) -> Result<SshConfig> {
+    let program = on_path(&app.settings.path, "ssh").ok_or_else(|| {
         Error::usage("there is no `ssh` on PATH").hint("Diffy uses your own OpenSSH client; install one")
     })?;
-    let ssh = &args.ssh;
-    let query_seconds = bounded("--timeout", args.timeout, LONGEST_SECONDS)?;
-    let host_seconds = bounded("--host-timeout", args.host_timeout, LONGEST_SECONDS)?;
+    let (ssh, way) = (&args.ssh, &plan.ssh);
     let connect = bounded("--connect-timeout", ssh.connect_timeout, LONGEST_CONNECT)?;
     let host_keys = match ssh.host_keys {
         Keys::Known => HostKeys::Known,
         Keys::Config => HostKeys::AsConfigured,
     };
-    let pushed = ssh.push_binary.as_deref().map(|path| pushed(app, path)).transpose()?;
+    let pushed = way.push_binary.as_deref().map(|path| pushed(app, path)).transpose()?;
     let config = SshConfig {
         client: Client {
             program,
-            config: ssh.ssh_config.clone(),
+            config: way.config.clone(),
             host_keys,
             connect: Duration::from_secs(connect),
-            sudo: ssh.sudo,
+            sudo: way.sudo,
         },
-        limits: HostLimits { query_seconds, host_seconds, ..HostLimits::default() },
-        largest: args.largest_answer.saturating_mul(1 << 20),
+        limits: args.host_limits()?,
+        largest: args.largest_answer_bytes(),
         program: pushed,
         hosts: HashMap::new(),
     };
-    config.check(tables)?;
+    config.check(&plan.tables)?;
     Ok(config)
 }
 
@@ -119,7 +140,7 @@ fn pushed(app: &App, path: &Path) -> Result<Program> {
 
 fn tell(app: &App, plan: &Plan, (hosts, config): (usize, &SshConfig)) {
     let who = if config.client.sudo { "root (sudo)" } else { "the login of each" };
-    app.output.say(&format!("fleet {}: {hosts} hosts over SSH, as {who}", plan.fleet));
+    app.output.say(&format!("fleet {}: {} over SSH, as {who}", plan.fleet, count(hosts as u64, "host")));
     if config.client.host_keys == HostKeys::AsConfigured {
         app.output.warn("host keys are checked as far as the SSH configuration wants it: answers may come from elsewhere if it does not");
     }

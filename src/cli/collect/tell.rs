@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::App;
 use crate::error::{Error, Result};
 use crate::ingest::Finished;
-use crate::model::Coverage;
+use crate::model::{Coverage, digits};
 use crate::report::escape::{escape, shown};
 
 /// Most failures that are told one by one.
@@ -36,7 +36,7 @@ pub(in super::super) fn summary(finished: &Finished) -> String {
         manifest.hosts_asked,
         manifest.hosts_answered,
         manifest.hosts_failed,
-        indicatif::HumanCount(manifest.rows),
+        digits(manifest.rows),
         tables.len(),
         indicatif::HumanBytes(bytes),
     )

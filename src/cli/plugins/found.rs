@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::super::App;
+use super::values;
 use crate::collect::plugin::Plugin;
 use crate::error::{Error, Result};
-use crate::target::is_plugin_name;
+use crate::target::{ExecCommand, TargetSpec, is_plugin_name};
 
 /// What a plugin does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,9 +30,10 @@ impl Kind {
 
     /// Names that mean something else already.
     fn is_taken(self, name: &str) -> bool {
+        let stands_for = |form: &str| form.split(':').next() == Some(name);
         match self {
-            Self::Target => ["local", "asg", "tag", "instance", "hosts", "exec"].contains(&name),
-            Self::Collector => ["osquery", "native", "ssm", "ssh", "exec"].contains(&name),
+            Self::Target => TargetSpec::FORMS.iter().any(|(form, _)| stands_for(form)),
+            Self::Collector => values("collect", "collector").iter().any(|(form, _)| stands_for(form)),
         }
     }
 }
@@ -62,20 +64,18 @@ pub(in super::super) fn plugin(app: &App, kind: Kind, name: &str) -> Result<Plug
 }
 
 /// The command after `exec:`, to be run without a shell.
-pub(in super::super) fn command(app: &App, command: &str) -> Result<Plugin> {
-    let nothing = || Error::usage(format!("`exec:{}` is no command", command.escape_debug()));
-    let mut words = shell_words::split(command).map_err(|source| nothing().source(source))?.into_iter();
-    let program = words.next().filter(|word| !word.is_empty()).ok_or_else(nothing)?;
-    let path = match program.contains('/') {
-        true => Some(PathBuf::from(&program)).filter(|path| is_program(path)),
-        false => on_path(&app.settings.path, &program),
+pub(in super::super) fn command(app: &App, command: &ExecCommand) -> Result<Plugin> {
+    let (program, is_path) = (&command.program, command.program.contains('/'));
+    let path = match is_path {
+        true => Some(PathBuf::from(program)).filter(|path| is_program(path)),
+        false => on_path(&app.settings.path, program),
     };
     let path = path.ok_or_else(|| {
-        let place = if program.contains('/') { "is no program that can be run" } else { "is not on PATH" };
+        let place = if is_path { "is no program that can be run" } else { "is not on PATH" };
         Error::usage(format!("`{}` {place}", program.escape_debug()))
             .hint("a program beside you is `exec:./PROGRAM`")
     })?;
-    Ok(Plugin { name: format!("exec:{command}"), path, args: words.collect(), is_on_path: false })
+    Ok(Plugin { name: command.to_string(), path, args: command.args.clone(), is_on_path: false })
 }
 
 /// The first program of that name. A relative entry of `PATH` means another directory wherever one stands: it is

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::model::Status;
+use crate::model::{Status, cut};
 
 /// Longest excerpt of a line or a name in a message, in bytes.
 const EXCERPT: usize = 80;
@@ -47,7 +47,8 @@ pub(super) fn read(line: &[u8], host: &str) -> Result<Said, String> {
     if !text.trim_start().starts_with('{') {
         return Err("it is no JSON object".to_owned());
     }
-    let line: Line<'_> = serde_json::from_str(text).map_err(|error| shorten(&error.to_string()))?;
+    // Messages of the parser quote what they do not know.
+    let line: Line<'_> = serde_json::from_str(text).map_err(|error| cut(&error.to_string(), 4 * EXCERPT))?;
     if let Some(other) = line.host.filter(|named| named != host) {
         return Err(format!("it speaks of host `{}`, which was not asked for", excerpt(&other)));
     }
@@ -58,20 +59,20 @@ pub(super) fn read(line: &[u8], host: &str) -> Result<Said, String> {
     if line.table.is_none() && rows.is_some() {
         return Err("there are rows, and no table".to_owned());
     }
-    let error = cut(line.error.unwrap_or_default(), LONGEST_ERROR);
+    let error = kept(line.error.unwrap_or_default(), LONGEST_ERROR);
     let status = status(line.status, rows.is_some(), &error)?;
     Ok(Said {
         table: line.table,
         status,
         json: rows.unwrap_or_default().as_bytes().to_vec(),
         error,
-        osquery_version: line.osquery_version.map(|version| cut(version, LONGEST_VERSION)),
+        osquery_version: line.osquery_version.map(|version| kept(version, LONGEST_VERSION)),
         uid: line.uid,
     })
 }
 
 /// What is cut says so.
-fn cut(text: String, most: usize) -> String {
+fn kept(text: String, most: usize) -> String {
     if text.len() <= most {
         return text;
     }
@@ -96,15 +97,7 @@ fn status(said: Option<Status>, has_rows: bool, error: &str) -> Result<Status, S
 
 /// Text that a plugin chose the length of, in a message.
 pub(super) fn excerpt(text: &str) -> String {
-    let shown = text.escape_debug().to_string();
-    let end = shown.floor_char_boundary(EXCERPT);
-    if end < shown.len() { format!("{}…", &shown[..end]) } else { shown }
-}
-
-/// Messages of the parser quote what they do not know.
-fn shorten(message: &str) -> String {
-    let end = message.floor_char_boundary(4 * EXCERPT);
-    if end < message.len() { format!("{}…", &message[..end]) } else { message.to_owned() }
+    cut(&text.escape_debug().to_string(), EXCERPT)
 }
 
 #[cfg(test)]

@@ -13,12 +13,11 @@ use super::super::{Answer, Collector, until_closed};
 use super::answer::{Said, excerpt, read};
 use super::{PROTOCOL, Plugin, trouble};
 use crate::catalog::TableSpec;
-use crate::model::{self, Status};
+use crate::model::{self, Status, few};
 
 /// Most lines of one host that are looked at, beyond one for each table.
 const MORE_LINES: usize = 1_000;
-/// Hosts that are named in a remark, remarks, and problems of one host that are told.
-const NAMED: usize = 5;
+/// Remarks, and problems of one host, that are told.
 const REMARKS: usize = 20;
 const TOLD: usize = 5;
 
@@ -258,11 +257,9 @@ impl Collector for PluginCollector {
     async fn remarks(&self) -> Vec<String> {
         let remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
         let sentence = |(what, hosts): (&String, &BTreeSet<String>)| {
-            let named: Vec<&str> = hosts.iter().take(NAMED).map(String::as_str).collect();
             let whom = match hosts.len() {
-                1 => format!("host {}", named.concat()),
-                count if count > NAMED => format!("{count} hosts ({}, …)", named.join(", ")),
-                count => format!("{count} hosts ({})", named.join(", ")),
+                1 => format!("host {}", few(hosts)),
+                count => format!("{count} hosts ({})", few(hosts)),
             };
             format!("{} on {whom}: {what}", self.config.plugin)
         };

@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use super::super::escape;
 use super::view;
+use crate::model::digits;
 
 /// A score, with one digit after the point.
 #[askama::filter_fn]
@@ -22,7 +23,7 @@ pub(super) fn step(score: impl Borrow<f64>, _: &dyn askama::Values) -> askama::R
 /// A number with its thousands apart.
 #[askama::filter_fn]
 pub(super) fn thousands(number: impl Display, _: &dyn askama::Values) -> askama::Result<String> {
-    Ok(number.to_string().parse().map(view::digits).unwrap_or_default())
+    Ok(number.to_string().parse().map(digits).unwrap_or_default())
 }
 
 /// Text that is not ours, without what deceives.

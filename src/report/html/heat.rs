@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::escape::escape;
-use super::view::{Viewer, count, step};
-use crate::model::{Analysis, HostResult};
+use super::view::{Viewer, step};
+use crate::model::{Analysis, HostResult, count};
 
 /// Hosts that are drawn; a script draws all of them where there are more.
 pub(super) const MOST_DRAWN: usize = 120;

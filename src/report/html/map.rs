@@ -3,8 +3,8 @@
 use std::f64::consts::PI;
 
 use super::super::escape::{cut_end, escape};
-use super::view::{count, group_name, verdict_name, verdict_sign};
-use crate::model::{Analysis, HostResult, Verdict};
+use super::view::{group_name, verdict_name, verdict_sign};
+use crate::model::{Analysis, HostResult, Verdict, count};
 
 /// Size of the drawing, in its own units.
 pub(super) const WIDTH: f64 = 520.0;

@@ -22,12 +22,12 @@ use sha2::{Digest, Sha256};
 use self::data::{Budget, blocks, cut_bytes, embedded, index};
 use self::heat::Heat;
 use self::map::PeerMap;
-pub use self::supplement::{Failure, Help, Supplement};
-use self::view::{HostView, Viewer, count, digits};
+pub use self::supplement::{Help, Supplement};
+use self::view::{HostView, Viewer};
 use super::escape::escape;
 use super::write_failed;
 use crate::error::{Error, Result};
-use crate::model::{Analysis, Campaign, Verdict};
+use crate::model::{Analysis, Campaign, Verdict, count, digits};
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");

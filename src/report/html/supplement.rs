@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::{Finding, HostResult, Status};
+use crate::model::{Coverage, Finding, HostResult, Status};
 
 /// What whoever asks for a report knows beside the analysis.
 pub struct Supplement<'a> {
@@ -13,7 +13,7 @@ pub struct Supplement<'a> {
     /// How many answers of hosts for tables there are of each status.
     pub answers: Vec<(Status, u64)>,
     /// What was not answered in full although others answered it.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<Coverage>,
     /// What a reader can do about a finding.
     pub help: &'a dyn Fn(&HostResult, &Finding) -> Help,
 }
@@ -35,19 +35,6 @@ impl Default for Supplement<'_> {
             help: &|_, _| Help::default(),
         }
     }
-}
-
-/// A table that a host did not answer in full.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// The host.
-    pub host: String,
-    /// The table.
-    pub table: String,
-    /// How it answered.
-    pub status: Status,
-    /// What went wrong, in the words of the host; may be empty.
-    pub error: String,
 }
 
 /// What a reader can do about a finding. Shown as it is: whoever makes it escapes what deceives.

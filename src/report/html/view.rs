@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::super::escape::escape;
-use super::supplement::{Failure, Help, Supplement};
-use crate::model::{Analysis, Finding, FindingKind, HostResult, Row, Verdict};
+use super::supplement::{Help, Supplement};
+use crate::model::{Analysis, Coverage, Finding, FindingKind, HostResult, Row, Verdict, count, digits};
 
 /// Cells of a row that are shown before anybody asks for more; marked ones are always shown.
 const FIRST_CELLS: usize = 6;
@@ -37,24 +37,6 @@ pub(super) fn verdict_sign(verdict: Verdict) -> &'static str {
 pub(super) fn step(score: f64) -> usize {
     // In range by the clamp.
     (score / 10.0).floor().clamp(0.0, 9.0) as usize
-}
-
-/// `1 host`, `2 hosts`; thousands apart.
-pub(super) fn count(number: u64, thing: &str) -> String {
-    format!("{} {thing}{}", digits(number), if number == 1 { "" } else { "s" })
-}
-
-/// Digits in groups of three.
-pub(super) fn digits(number: u64) -> String {
-    let plain = number.to_string();
-    let mut out = String::with_capacity(plain.len() + plain.len() / 3);
-    for (at, digit) in plain.chars().enumerate() {
-        if at > 0 && (plain.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// A sentence in parts, each with whether it is quoted: reasons quote values in backticks, and no value has one in them.
@@ -204,13 +186,13 @@ impl Mark {
 /// Makes views of hosts.
 pub(super) struct Viewer<'a> {
     supplement: &'a Supplement<'a>,
-    failures: HashMap<&'a str, Vec<&'a Failure>>,
+    failures: HashMap<&'a str, Vec<&'a Coverage>>,
     groups: HashMap<u32, String>,
 }
 
 impl<'a> Viewer<'a> {
     pub(super) fn new(analysis: &'a Analysis, supplement: &'a Supplement<'a>) -> Self {
-        let mut failures: HashMap<&str, Vec<&Failure>> = HashMap::new();
+        let mut failures: HashMap<&str, Vec<&Coverage>> = HashMap::new();
         for failure in &supplement.failures {
             failures.entry(failure.host.as_str()).or_default().push(failure);
         }
@@ -219,7 +201,7 @@ impl<'a> Viewer<'a> {
     }
 
     /// The tables that a host did not answer in full.
-    pub(super) fn failures(&self, host: &str) -> &[&'a Failure] {
+    pub(super) fn failures(&self, host: &str) -> &[&'a Coverage] {
         self.failures.get(host).map(Vec::as_slice).unwrap_or_default()
     }
 
@@ -281,7 +263,7 @@ fn coverage(host: &HostResult) -> String {
     }
 }
 
-fn failure_view(failure: &Failure) -> FailureView {
+fn failure_view(failure: &Coverage) -> FailureView {
     FailureView {
         table: shown(&failure.table),
         status: failure.status.as_str(),
@@ -381,13 +363,6 @@ mod tests {
         assert_eq!(technique("T1053").url.as_deref(), Some("https://attack.mitre.org/techniques/T1053/"));
         for odd in ["javascript:alert(1)", "T10", "T1053.3", "T1053.003/../..", "t1053", "T1053.00\u{663}"] {
             assert!(technique(odd).url.is_none(), "{odd}");
-        }
-    }
-
-    #[test]
-    fn numbers_have_thousands_apart() {
-        for (number, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(digits(number), expected);
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::bench::{Bench, BenchConfig, SECRET_KEY, instance_ids};
-use crate::env::{Output, TestEnv, finish, output, root, snapshot_id};
+use crate::env::{Output, TestEnv, finish, interrupt, root, snapshot_id};
 use crate::s3::weed::{WRITER, place, weed};
 
 /// Pauses and rates of a test: the bench answers at once.
@@ -481,11 +481,9 @@ fn an_interrupted_collection_cancels_its_commands_and_keeps_what_came() {
     // Two hosts with two tables each.
     while spooled_answers(&account.env.path("home/state/diffy/spool")) < 4 {
         assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "two hosts answer");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::yield_now();
     }
-    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let output = output(child.wait_with_output().unwrap());
+    let output = interrupt(child);
     assert_eq!(output.status, 1, "{}", output.stderr);
     assert!(output.stderr.contains("snapshot recover"), "{}", output.stderr);
     assert!(account.bench.calls_of("ssm:CancelCommand").calls >= 1);

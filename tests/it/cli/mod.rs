@@ -6,6 +6,7 @@ mod baseline;
 mod collect;
 mod config;
 mod demo;
+mod ends;
 mod formats;
 mod full;
 mod help;

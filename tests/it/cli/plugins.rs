@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::env::{Output, TestEnv, finish, output, root, set_up_debian, snapshot_id};
+use crate::env::{Output, TestEnv, finish, root, set_up_debian};
 
 /// Says `{"host":…}` for each word.
-const LIST: &str = r#"for host; do echo "{\"host\":\"$host\",\"labels\":{\"zone\":\"z-$host\"}}"; done"#;
+pub(super) const LIST: &str =
+    r#"for host; do echo "{\"host\":\"$host\",\"labels\":{\"zone\":\"z-$host\"}}"; done"#;
 
 /// Answers for each table that is asked for, with the host in its row.
 const ANSWER: &str = r#"
@@ -74,7 +75,7 @@ elif host == "types":
     say(table="mounts", rows=[[{"path": "/"}]])
 "#;
 
-fn sh(env: &TestEnv, name: &str, text: &str) -> String {
+pub(super) fn sh(env: &TestEnv, name: &str, text: &str) -> String {
     env.write(name, text);
     format!("exec:sh {name}")
 }
@@ -86,7 +87,7 @@ fn python(env: &TestEnv, name: &str, text: &str) -> String {
 
 /// A program on a `PATH` of its own. Written by another process: one of ours could be forked meanwhile, and a file that
 /// somebody has open for writing cannot be run.
-fn plugin(env: &TestEnv, dir: &str, name: &str, text: &str) -> PathBuf {
+pub(super) fn plugin(env: &TestEnv, dir: &str, name: &str, text: &str) -> PathBuf {
     let draft = env.write("draft", text);
     fs::create_dir_all(env.path(dir)).unwrap();
     let path = env.path(dir).join(name);
@@ -95,7 +96,7 @@ fn plugin(env: &TestEnv, dir: &str, name: &str, text: &str) -> PathBuf {
     path
 }
 
-fn run_on_path(env: &TestEnv, path: &str, args: &[&str]) -> Output {
+pub(super) fn run_on_path(env: &TestEnv, path: &str, args: &[&str]) -> Output {
     let mut command = env.diffy(args);
     command.env("PATH", format!("{path}:/usr/local/bin:/usr/bin:/bin"));
     finish(command)
@@ -248,7 +249,7 @@ fn what_misbehaves_on_one_host_is_contained_and_named() {
 }
 
 /// Whether a process ends soon: it was killed, but the kernel may take a moment.
-fn is_gone(pid: &str) -> bool {
+pub(super) fn is_gone(pid: &str) -> bool {
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while std::time::Instant::now() < patience {
         let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
@@ -308,34 +309,6 @@ fn lines_that_name_no_host_are_warned_of() {
     ] {
         assert!(warnings.contains(why) && done.stderr.contains(why), "{why}: {warnings}");
     }
-}
-
-#[test]
-fn an_interrupted_collection_leaves_no_plugin_behind() {
-    let env = TestEnv::new();
-    let list = format!("{} a b", sh(&env, "list.sh", LIST));
-    let ask = sh(
-        &env,
-        "ask.sh",
-        r#"read -r request; case $request in *'"host":"a"'*) echo '{"table":"users","rows":[{"username":"u"}]}'; exit;; esac
-           trap '' INT TERM; sleep 600 & echo $! > child; echo $$ > leader.new; mv leader.new leader; wait"#,
-    );
-    let args = ["collect", "--fleet", "web", "--tables", "users", "--targets", &list, "--collector", &ask];
-    let mut child = env.diffy(&args).spawn().unwrap();
-    let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !env.path("leader").exists() && child.try_wait().unwrap().is_none() {
-        assert!(std::time::Instant::now() < patience);
-        std::thread::yield_now();
-    }
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let ended = output(child.wait_with_output().unwrap());
-    assert_eq!(ended.status, 1, "{}", ended.stderr);
-    assert!(ended.stderr.contains("interrupted; what was received is kept"), "{}", ended.stderr);
-    for name in ["leader", "child"] {
-        assert!(is_gone(&fs::read_to_string(env.path(name)).unwrap()), "{name}");
-    }
-    snapshot_id(&env.ok(&["snapshot", "recover"]));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::Child;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::farm::{Farm, Manners, wait_until};
-use crate::env::output;
+use crate::env::{interrupt, output};
 
 /// The session's process is known, so that a test can end it.
 const NOTED: &str = r#"echo $PPID >"$HOST_DIR/session"; exec sh -c "$SSH_ORIGINAL_COMMAND""#;
@@ -24,8 +24,7 @@ fn start() -> (Farm, Child) {
 #[test]
 fn who_is_interrupted_ends_the_work_on_hosts_and_keeps_what_came() {
     let (farm, child) = start();
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    let ended = output(child.wait_with_output().unwrap());
+    let ended = interrupt(child);
     assert_eq!(ended.status, 1, "{}", ended.stderr);
     assert!(ended.stderr.contains("what was received is kept"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("could be told to stop"), "{}", ended.stderr);

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::farm::{Farm, Manners};
+use crate::env::finish;
 
 #[test]
 fn this_program_answers_where_there_is_no_osquery_and_goes_away() {
@@ -46,6 +47,27 @@ fn a_program_that_cannot_run_there_is_not_brought_or_says_why() {
     let output = farm.run(&["--tables", "users", "--push-binary", "script"]);
     assert_eq!(output.status, 2);
     assert!(output.stderr.contains("`script` is no Linux program"), "{}", output.stderr);
+    farm.wait_until_clean();
+}
+
+#[test]
+fn a_fleet_of_the_configuration_says_how_it_is_asked() {
+    let farm = Farm::new(&[("bare", Manners::NoOsquery)]);
+    let fleet = |push: &str| {
+        format!(
+            "[[fleets]]\nname = \"racks\"\ntargets = [\"hosts:hosts.txt\"]\nssh_config = \"ssh_config\"\n\
+             sudo = true\ntables = [\"users\"]\npush_binary = {push}\n"
+        )
+    };
+    farm.env.write("diffy.toml", fleet("\"script\""));
+    farm.env.write("script", "#!/bin/sh\n");
+    let refused = farm.env.fails(&["collect", "--fleet", "racks"], 2);
+    assert!(refused.contains("`script` is no Linux program"), "{refused}");
+    farm.env.write("diffy.toml", fleet("true"));
+    let output = finish(farm.env.diffy(&["collect", "--all"]));
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    assert!(output.stderr.contains("1 host over SSH, as root (sudo)"), "{}", output.stderr);
+    farm.expect("bare", "ok", "");
     farm.wait_until_clean();
 }
 
