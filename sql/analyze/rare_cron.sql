@@ -37,6 +37,6 @@ SELECT
 FROM placed
 LEFT JOIN current.hosts USING (fleet, snapshot, ordinal)
 LEFT JOIN answered ON answered.fleet = placed.fleet
--- In a placed.fleet of few hosts, few is not rare.
+-- In a fleet of few hosts, few is not rare.
 WHERE answered.hosts_answered IS NULL OR placed.hosts_with_row * 2 <= answered.hosts_answered
 ORDER BY placed.hosts_with_row, placed.fleet, placed.command, hosts.host
