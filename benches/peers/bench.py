@@ -4,11 +4,13 @@
 
 Stores come from `diffy demo --bundled`: a baseline snapshot of a tenth of the hosts with another seed, then the snapshot
 that is asked about. For `first_seen` the rows of one demo are imported 30 times, one day apart; each day has rows that
-the days before did not have. Engines take turns; each answer goes to a Parquet file, and these are compared as sets of
+the days before did not have. Imports of a large fleet would take hours: with `--history demos` the 30 days are copies of
+the snapshots of two demos. Engines take turns; each answer goes to a Parquet file, and these are compared as sets of
 rows. Prints a table in Markdown and, with --keep, writes every measurement to DIR/results.jsonl.
 """
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
@@ -97,6 +99,7 @@ def make_store(diffy, store, hosts, seed):
     for count, with_seed in [(max(hosts // 10, 10), seed + 1), (hosts, seed)]:
         say(f"simulating {count} hosts into {store}")
         demo = [diffy, "demo", "--bundled", "--hosts", count, "--seed", with_seed, "--store", store, "--top", 1]
+        demo += ["--report", "none"]
         seconds, memory, _ = measured([str(word) for word in demo], store.parent / "errors")
         say(f"{seconds:.1f} s, {memory:.0f} MiB at most, simulation and first analysis included")
     (store / "ready").touch()
@@ -163,6 +166,45 @@ def make_history(diffy, files, store, seed):
         measured([str(word) for word in words], store.parent / "errors")
     shutil.rmtree(days)
     (store / "ready").touch()
+
+
+def make_dated(diffy, store, hosts, seed):
+    """15 days of one fleet, then 15 of another: as of a group that replaced all its instances. A day is the snapshot of
+    a demo under an id and a date of its own; its files are hard links."""
+    if (store / "ready").exists():
+        return
+    shutil.rmtree(store, ignore_errors=True)
+    store.mkdir()
+    for half, with_seed in enumerate([seed + 2, seed]):
+        demo = store.parent / f"{store.name}-demo"
+        shutil.rmtree(demo, ignore_errors=True)
+        say(f"simulating {hosts} hosts for {SNAPSHOTS // 2} days")
+        words = [diffy, "demo", "--bundled", "--hosts", hosts, "--seed", with_seed, "--store", demo, "--top", 1]
+        measured([str(word) for word in [*words, "--report", "none"]], store.parent / "errors")
+        shutil.copy(demo / "diffy-store.json", store)
+        for day in range(SNAPSHOTS // 2):
+            date(demo, store, datetime.date(2026, 1, 1) + datetime.timedelta(days=SNAPSHOTS // 2 * half + day))
+        shutil.rmtree(demo)
+    (store / "ready").touch()
+
+
+def date(demo, store, day):
+    """The only snapshot of `demo` in `store`, as if it were of that day."""
+    manifest = manifests(demo)[0]
+    was, of_day = manifest["snapshot"], f"dt={manifest['started'][:10]}"
+    # A ULID begins with its time in milliseconds, ten digits in base 32.
+    moment = int(datetime.datetime(day.year, day.month, day.day, tzinfo=datetime.timezone.utc).timestamp()) * 1000
+    digits = "".join("0123456789ABCDEFGHJKMNPQRSTVWXYZ"[moment >> 5 * place & 31] for place in range(9, -1, -1))
+    snapshot = digits + was[10:]
+    for file in manifest["files"]:
+        source = demo / file["path"]
+        file["path"] = file["path"].replace(was, snapshot).replace(of_day, f"dt={day}")
+        (store / file["path"]).parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, store / file["path"])
+    manifest |= {"snapshot": snapshot, "started": f"{day}T00:00:00Z", "ended": f"{day}T00:00:00Z"}
+    place = store / "snapshots" / f"fleet={manifest['fleet']}" / f"{snapshot}.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(manifest))
 
 
 # ---- one run ------------------------------------------------------------------------------------------------------
@@ -340,6 +382,7 @@ def options():
     parser = argparse.ArgumentParser(prog="benches/peers/run", description=__doc__.split("\n")[0])
     parser.add_argument("--hosts", default="200", help="fleet sizes, with commas between [default: 200]")
     parser.add_argument("--history-hosts", type=int, default=100, help="hosts of the 30 snapshots [default: 100]")
+    parser.add_argument("--history", choices=["imports", "demos"], default="imports", help="what they are made of")
     parser.add_argument("--rows-limit", type=int, default=0, help="about how many rows `ingest` reads [default: all]")
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each engine [default: 5]")
     parser.add_argument("--seed", type=int, default=1)
@@ -389,11 +432,14 @@ def ingest(args, bench, places):
 
 def history(args, base, work):
     hosts = args.history_hosts
-    store, files, past = base / f"store-{hosts}", base / f"files-{hosts}", base / f"history-{hosts}"
-    make_store(args.diffy, store, hosts, args.seed)
-    if not (files / "ready").exists():
+    past = base / f"history-{args.history}-{hosts}"
+    if args.history == "demos":
+        make_dated(args.diffy, past, hosts, args.seed)
+    else:
+        store, files = base / f"store-{hosts}", base / f"files-{hosts}"
+        make_store(args.diffy, store, hosts, args.seed)
         here("json", store, files, 0)
-    make_history(args.diffy, files, past, args.seed)
+        make_history(args.diffy, files, past, args.seed)
     bench = {"diffy": args.diffy, "store": past, "before": "", "spec": work / "spec-history.json"}
     bench["spec"].write_text(json.dumps(spec_of(past)))
     report(f"{hosts} × {SNAPSHOTS}", "first_seen", ask(bench, "first_seen", args.runs, work), args.keep)

@@ -15,9 +15,10 @@ use parquet::schema::types::ColumnPath;
 pub(super) const SAMPLE_ROWS: usize = 4096;
 /// With fewer, every column has a dictionary.
 const FEWEST_ROWS: usize = 256;
-/// Rows of a row group: small enough that a writer's memory stays in the tens of megabytes.
-const ROW_GROUP_ROWS: usize = 131_072;
-/// Bytes of a row group, for tables with huge cells.
+/// Rows of a row group. Each has a dictionary of its own, and nothing compresses the names of twenty thousand hosts: it
+/// should serve many rows of each.
+const ROW_GROUP_ROWS: usize = 1 << 20;
+/// Bytes of a row group: a writer's memory stays in the tens of megabytes.
 const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
 /// Rows that a page has about: a lookup decodes whole pages.
 const PAGE_ROWS: usize = 20_000;
@@ -25,6 +26,11 @@ const PAGE_ROWS: usize = 20_000;
 const PAGE_BYTES: std::ops::RangeInclusive<usize> = 16 * 1024..=1024 * 1024;
 /// Bytes of a value that go into statistics: a hostile value must not blow up the footer.
 const STATISTICS_BYTES: usize = 64;
+/// Bytes of a page of hosts or of times: what repeats itself there is as long as the fleet.
+const LONG_PAGE_BYTES: usize = 8 * 1024 * 1024;
+/// The level of compression that remembers as much of a page. Others find next to nothing there, and what is found is
+/// skipped over, so that it costs little.
+const LONG_PAGE_LEVEL: i32 = 9;
 /// Bytes of a dictionary of hosts: a fleet of a hundred thousand.
 const HOSTS_BYTES: usize = 4 * 1024 * 1024;
 
@@ -50,7 +56,7 @@ pub(super) fn properties(schema: &SchemaRef, first: &[RecordBatch]) -> Result<Wr
     for (at, field) in schema.fields().iter().enumerate() {
         let column = ColumnPath::from(field.name().as_str());
         builder = match field.name().as_str() {
-            "host" if has_ids => hosts(builder, column),
+            "host" if has_ids => hosts(builder, column)?,
             "collected_at" if has_ids => times(builder, column)?,
             _ => {
                 let arrays: Vec<&ArrayRef> = first.iter().map(|batch| batch.column(at)).collect();
@@ -75,20 +81,22 @@ fn sorted_by(schema: &SchemaRef) -> Vec<SortingColumn> {
 
 /// Rows that many hosts have name these hosts in the same order again and again. The numbers of a dictionary seldom
 /// fill bytes, so that a repetition shows only where it begins at the same bit: the longer a page, the more often.
-fn hosts(builder: WriterPropertiesBuilder, column: ColumnPath) -> WriterPropertiesBuilder {
-    builder
-        .set_column_data_page_size_limit(column.clone(), *PAGE_BYTES.end())
-        .set_column_dictionary_page_size_limit(column, HOSTS_BYTES)
+fn hosts(builder: WriterPropertiesBuilder, column: ColumnPath) -> Result<WriterPropertiesBuilder> {
+    Ok(long_pages(builder, &column)?.set_column_dictionary_page_size_limit(column, HOSTS_BYTES))
 }
 
-/// Times follow the hosts. As whole numbers of eight bytes their repetition is plain to see, but not to the fastest
-/// level of compression.
+/// Times follow the hosts. As whole numbers of eight bytes their repetition is plain to see.
 fn times(builder: WriterPropertiesBuilder, column: ColumnPath) -> Result<WriterPropertiesBuilder> {
-    Ok(builder
+    Ok(long_pages(builder, &column)?
         .set_column_dictionary_enabled(column.clone(), false)
-        .set_column_encoding(column.clone(), Encoding::PLAIN)
-        .set_column_compression(column.clone(), Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_column_data_page_size_limit(column, *PAGE_BYTES.end()))
+        .set_column_encoding(column, Encoding::PLAIN))
+}
+
+fn long_pages(builder: WriterPropertiesBuilder, column: &ColumnPath) -> Result<WriterPropertiesBuilder> {
+    let level = Compression::ZSTD(ZstdLevel::try_new(LONG_PAGE_LEVEL)?);
+    Ok(builder
+        .set_column_compression(column.clone(), level)
+        .set_column_data_page_size_limit(column.clone(), LONG_PAGE_BYTES))
 }
 
 /// A dictionary for columns that repeat themselves; it would double the others.

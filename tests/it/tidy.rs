@@ -82,8 +82,8 @@ const LANDLORDS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tokio::process", &["collect/program.rs", "collect/ssh/session.rs"]),
-    // `cli/collect/` asks for the name of this machine.
-    ("rustix", &["collect/", "config.rs", "cli/collect/mod.rs"]),
+    // `cli/collect/` asks for the name of this machine, `main.rs` sets the size of pages.
+    ("rustix", &["collect/", "config.rs", "cli/collect/mod.rs", "main.rs"]),
     ("procfs", &["collect/native/"]),
     ("if_addrs", &["collect/native/network.rs"]),
     ("md5", &["collect/native/files.rs"]),
