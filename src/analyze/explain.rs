@@ -8,7 +8,7 @@ use super::candidate::{Candidate, Method, Subject, digest};
 use super::lines::{Id, Lines, Loaded};
 use super::spot::Spot;
 use crate::catalog::{Role, Strength, TableSpec};
-use crate::model::{Finding, FindingKind, Given, Nearest, Row, hex};
+use crate::model::{Finding, FindingKind, Given, Nearest, Row, hex, part};
 
 /// Longest value that a sentence quotes, in characters.
 const LONGEST_QUOTE: usize = 100;
@@ -272,7 +272,7 @@ pub(super) fn name_row(spec: &TableSpec, row: &Row, first: &[String]) -> String 
 }
 
 fn of_hosts(hosts: u64, of: u64) -> String {
-    format!("{hosts} of {of} host{}", if of == 1 { "" } else { "s" })
+    part(hosts, of, "host")
 }
 
 fn reason(spec: &TableSpec, candidate: &Candidate, row: &Row, nearest: Option<&Nearest>) -> String {

@@ -12,7 +12,7 @@ use super::lines::Lines;
 use super::peers::PeerGroups;
 use super::score::{host_score, surprise};
 use super::{AnalyzeRequest, Scored};
-use crate::model::{Finding, FindingKind, HostCoverage, HostResult, Row, Verdict};
+use crate::model::{Finding, FindingKind, HostCoverage, HostResult, Row, Verdict, count};
 use crate::store::Manifest;
 
 /// From this score on a host is an outlier.
@@ -258,8 +258,8 @@ pub(super) fn warnings(
     let frequency = request.methods.contains(&Method::Frequency);
     if frequency && heard < 3 && request.baseline.is_none() {
         warnings.push(format!(
-            "{heard} host{} answered: the method frequency has nothing to compare; use a baseline",
-            if heard == 1 { "" } else { "s" }
+            "{} answered: the method frequency has nothing to compare; use a baseline",
+            count(heard, "host")
         ));
     } else if frequency && (3..SMALL_FLEET).contains(&heard) {
         warnings.push(format!(

@@ -83,7 +83,7 @@ pub struct AssumeRoleFile {
 
 /// The program that is brought to hosts without osquery.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "push_binary is true, false or the path of a program")]
 pub enum PushBinary {
     /// Whether it is the one that runs.
     Own(bool),

@@ -22,7 +22,7 @@ pub use self::findings::{
     HostResult, Nearest, PeerGroup, Row, SCHEMA_VERSION, Verdict,
 };
 pub(crate) use self::findings::{maybe_moment, moment};
-pub use self::sentence::{count, cut, digits, few};
+pub use self::sentence::{count, cut, digits, few, part};
 pub use self::suppressed::{Suppressed, SuppressedBy, SuppressedFinding};
 
 /// The time now: the only place that reads the clock.

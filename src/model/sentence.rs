@@ -10,6 +10,11 @@ pub fn count(number: u64, thing: &str) -> String {
     format!("{} {thing}{}", digits(number), if number == 1 { "" } else { "s" })
 }
 
+/// `1 of 2 hosts`; thousands apart.
+pub fn part(number: u64, of: u64, thing: &str) -> String {
+    format!("{} of {}", digits(number), count(of, thing))
+}
+
 /// Digits in groups of three.
 pub fn digits(number: u64) -> String {
     let plain = number.to_string();

@@ -11,7 +11,7 @@ use super::RenderOptions;
 use super::page::{Page, Piece, Tone, piece, prose};
 use crate::error::Result;
 use crate::model::{
-    Analysis, Campaign, Finding, FindingKind, Given, HostResult, Nearest, Row, Verdict, count,
+    Analysis, Campaign, Finding, FindingKind, Given, HostResult, Nearest, Row, Verdict, count, digits, part,
 };
 
 /// Lines for the values of a row; the rest of the columns is counted.
@@ -57,7 +57,7 @@ pub(super) fn head(page: &mut Page<'_>, analysis: &Analysis) -> Result<()> {
     page.line(
         0,
         &[
-            piece(silent, format!("{answered} of {} answered", hosts(total))),
+            piece(silent, format!("{} answered", part(answered, total, "host"))),
             piece(Tone::Dim, format!("  compared by {}", analysis.methods.join(", "))),
         ],
     )?;
@@ -119,7 +119,11 @@ fn suspects(page: &mut Page<'_>, analysis: &Analysis, top: usize) -> Result<()> 
             piece(Tone::Bold, format!("{} {verb} a look", hosts(suspects.len() as u64))),
             piece(
                 Tone::Plain,
-                format!(": {}, {} to review", count(outliers as u64, "outlier"), suspects.len() - outliers),
+                format!(
+                    ": {}, {} to review",
+                    count(outliers as u64, "outlier"),
+                    digits((suspects.len() - outliers) as u64)
+                ),
             ),
         ],
     )?;
@@ -137,7 +141,7 @@ fn suspect(page: &mut Page<'_>, host: &HostResult, top: usize) -> Result<()> {
     let coverage = host.coverage;
     if coverage.failed > 0 {
         let asked = coverage.ok + coverage.failed;
-        pieces.push(piece(Tone::Yellow, format!("  answered {} of {}", coverage.ok, count(asked, "table"))));
+        pieces.push(piece(Tone::Yellow, format!("  answered {}", part(coverage.ok, asked, "table"))));
     }
     page.line(0, &pieces)?;
     for finding in host.findings.iter().take(top) {
@@ -218,7 +222,7 @@ fn title(page: &mut Page<'_>, finding: &Finding) -> Result<()> {
 fn prevalence(finding: &Finding) -> String {
     let mut text = match finding.kind {
         FindingKind::Coverage => String::new(),
-        _ => format!("{} of {}", finding.hosts_with_row, hosts(finding.hosts_answered)),
+        _ => part(finding.hosts_with_row, finding.hosts_answered, "host"),
     };
     if let Some(first) = finding.first_seen {
         text.push_str(&format!(", first seen {}", first.format("%Y-%m-%d")));

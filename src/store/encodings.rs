@@ -15,49 +15,53 @@ use parquet::schema::types::ColumnPath;
 pub(super) const SAMPLE_ROWS: usize = 4096;
 /// With fewer, every column has a dictionary.
 const FEWEST_ROWS: usize = 256;
-/// Rows of a row group. Each has a dictionary of its own, and nothing compresses the names of twenty thousand hosts: it
-/// should serve many rows of each.
-const ROW_GROUP_ROWS: usize = 1 << 20;
-/// Bytes of a row group: a writer's memory stays in the tens of megabytes.
-const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
+/// Rows and bytes of a row group: a writer holds one.
+const ROW_GROUP: (usize, usize) = (1 << 17, 8 << 20);
+/// Those of rows of hosts. Each group has a dictionary of its own, and nothing compresses the names of twenty thousand
+/// hosts: it should serve many rows of each.
+const ROW_GROUP_OF_HOSTS: (usize, usize) = (1 << 20, 32 << 20);
 /// Rows that a page has about: a lookup decodes whole pages.
 const PAGE_ROWS: usize = 20_000;
+/// Bits of a number in a dictionary that grows.
+const MANY_BITS: usize = 11;
 /// Least and most bytes of a page.
 const PAGE_BYTES: std::ops::RangeInclusive<usize> = 16 * 1024..=1024 * 1024;
 /// Bytes of a value that go into statistics: a hostile value must not blow up the footer.
 const STATISTICS_BYTES: usize = 64;
 /// Bytes of a page of hosts or of times: what repeats itself there is as long as the fleet.
 const LONG_PAGE_BYTES: usize = 8 * 1024 * 1024;
-/// The level of compression that remembers as much of a page. Others find next to nothing there, and what is found is
-/// skipped over, so that it costs little.
+/// A level of compression that remembers four megabytes, and not half of one. What is found is skipped over, so that it
+/// costs little there.
 const LONG_PAGE_LEVEL: i32 = 9;
 /// Bytes of a dictionary of hosts: a fleet of a hundred thousand.
 const HOSTS_BYTES: usize = 4 * 1024 * 1024;
 
 /// What writing takes, for batches of that schema whose first rows are these.
 pub(super) fn properties(schema: &SchemaRef, first: &[RecordBatch]) -> Result<WriterProperties> {
+    let has_ids = schema.index_of("strict_id").is_ok();
+    let is_of_hosts = has_ids && schema.index_of("host").is_ok();
+    let (rows, bytes) = if is_of_hosts { ROW_GROUP_OF_HOSTS } else { ROW_GROUP };
     let mut builder = WriterProperties::builder()
         .set_created_by(format!("diffy {}", env!("CARGO_PKG_VERSION")))
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-        .set_data_page_row_count_limit(ROW_GROUP_ROWS)
+        .set_max_row_group_row_count(Some(rows))
+        .set_max_row_group_bytes(Some(bytes))
+        .set_data_page_row_count_limit(rows)
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_statistics_truncate_length(Some(STATISTICS_BYTES))
         .set_column_index_truncate_length(Some(STATISTICS_BYTES));
-    let has_ids = schema.index_of("strict_id").is_ok();
     if has_ids {
         let strict = ColumnPath::from("strict_id");
         builder = builder
             .set_sorting_columns(Some(sorted_by(schema)))
             .set_column_bloom_filter_enabled(strict.clone(), true)
-            .set_column_bloom_filter_max_ndv(strict, ROW_GROUP_ROWS as u64);
+            .set_column_bloom_filter_max_ndv(strict, rows as u64);
     }
     for (at, field) in schema.fields().iter().enumerate() {
         let column = ColumnPath::from(field.name().as_str());
         builder = match field.name().as_str() {
-            "host" if has_ids => hosts(builder, column)?,
-            "collected_at" if has_ids => times(builder, column)?,
+            "host" if is_of_hosts => hosts(builder, column)?,
+            "collected_at" if is_of_hosts => times(builder, column)?,
             _ => {
                 let arrays: Vec<&ArrayRef> = first.iter().map(|batch| batch.column(at)).collect();
                 by_content(builder, column, &arrays)
@@ -106,7 +110,9 @@ fn by_content(
     arrays: &[&ArrayRef],
 ) -> WriterPropertiesBuilder {
     let values = Values::of(arrays);
-    let page = |bits: usize| (PAGE_ROWS * bits / 8).clamp(*PAGE_BYTES.start(), *PAGE_BYTES.end());
+    // With so many bits a dictionary may become too large, and the same bytes hold far fewer values as they are.
+    let least = |bits: usize| if bits < MANY_BITS { *PAGE_BYTES.start() } else { 4 * PAGE_BYTES.start() };
+    let page = |bits: usize| (PAGE_ROWS * bits / 8).clamp(least(bits), *PAGE_BYTES.end());
     if values.rows < FEWEST_ROWS || values.distinct * 2 <= values.rows {
         // Later rows make more of them.
         let bits = values.distinct.max(2).ilog2() as usize + 3;

@@ -230,7 +230,13 @@ pub(crate) fn output(output: std::process::Output) -> Output {
 pub(crate) fn interrupt(child: std::process::Child) -> Output {
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    output(child.wait_with_output().unwrap())
+    let reader = std::thread::spawn(|| output(child.wait_with_output().unwrap()));
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while !reader.is_finished() {
+        assert!(std::time::Instant::now() < patience, "it does not end");
+        std::thread::yield_now();
+    }
+    reader.join().unwrap()
 }
 
 /// The snapshot that `collect` and `import` say they made.

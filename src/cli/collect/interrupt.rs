@@ -22,7 +22,7 @@ pub(super) async fn interrupted() {
 pub(in crate::cli) async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         biased;
-        () = interrupted() => Err(Error::new(ErrorKind::Interrupted, "interrupted before any host was asked")),
+        () = interrupted() => Err(Error::new(ErrorKind::Interrupted, "interrupted; no host was asked")),
         done = work => done,
     }
 }

@@ -14,7 +14,7 @@ use crate::collect::plugin::{HostFacts, Plugin, PluginCollector, PluginConfig, l
 use crate::collect::ssh::SshConfig;
 use crate::error::{Error, Result};
 use crate::ingest::Finished;
-use crate::model::count;
+use crate::model::{count, digits};
 use crate::target::{HostList, Listing, TargetHost, TargetSpec, hosts_of_files};
 
 /// Most bytes that a collector may print for one host, and for one table of it.
@@ -37,9 +37,10 @@ pub(super) async fn collect_listed(app: &App, args: &Args, plan: Plan) -> Result
     }
     let unreachable = hosts.iter().filter(|host| host.unreachable.is_some()).count();
     app.output.say(&format!(
-        "fleet {}: {}, {unreachable} of them cannot be asked",
+        "fleet {}: {}, {} of them cannot be asked",
         plan.fleet,
-        count(hosts.len() as u64, "host")
+        count(hosts.len() as u64, "host"),
+        digits(unreachable as u64)
     ));
     let collector = match way {
         Way::Ssh(config) => ssh::collector(app, &plan, config, &hosts),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::super::App;
 use super::ssh::SshWay;
-use super::{Args, CollectorSpec};
+use super::{Args, CollectorName, CollectorSpec};
 use crate::aws::{AssumeRole, AwsSettings, partition};
 use crate::catalog::TableSpec;
 use crate::config::{AssumeRoleFile, FleetFile};
@@ -38,6 +38,22 @@ impl Plan {
 
     pub(super) fn is_listed(&self) -> bool {
         self.targets.iter().any(TargetSpec::is_listed)
+    }
+
+    fn is_ssh(&self) -> bool {
+        let is_ssh = |spec: &CollectorSpec| *spec == CollectorSpec::BuiltIn(CollectorName::Ssh);
+        self.is_listed() && self.collector.as_ref().is_none_or(is_ssh)
+    }
+
+    /// Nobody should believe that hosts were asked as root who were not.
+    fn check(&self, way: &SshWay) -> Result<()> {
+        match way.said() {
+            Some(what) if !self.is_ssh() => {
+                Err(Error::usage(format!("{what} is for hosts that are asked over SSH, and these are not"))
+                    .hint("leave it out, or see `--collector ssh`"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -72,7 +88,7 @@ fn single(app: &App, args: &Args) -> Result<Plan> {
     };
     let account = args.account.clone().map(|account| (account, args.region.clone()));
     let role = role(app, (args.role_arn.clone(), account), args)?;
-    Ok(Plan {
+    let plan = Plan {
         fleet,
         targets: checked(targets)?,
         collector: args.collector.clone(),
@@ -81,7 +97,9 @@ fn single(app: &App, args: &Args) -> Result<Plan> {
         aws: settings(app, (None, args.region.clone()), role),
         min_success: percentage(args.min_success)?,
         ssh: args.ssh.way(&FleetFile::default()),
-    })
+    };
+    plan.check(&plan.ssh)?;
+    Ok(plan)
 }
 
 fn of_file(app: &App, args: &Args, file: &FleetFile) -> Result<Plan> {
@@ -99,7 +117,7 @@ fn of_file(app: &App, args: &Args, file: &FleetFile) -> Result<Plan> {
     let region = args.region.clone().or_else(|| file.region.clone());
     let account = account.map(|account| (account, region.clone()));
     let role = role(app, (arn, account), args).map_err(of_fleet)?;
-    Ok(Plan {
+    let plan = Plan {
         fleet: file.name.parse().map_err(of_fleet)?,
         targets: checked(targets.map_err(of_fleet)?).map_err(of_fleet)?,
         collector: collector(args, file).map_err(of_fleet)?,
@@ -111,7 +129,11 @@ fn of_file(app: &App, args: &Args, file: &FleetFile) -> Result<Plan> {
         aws: settings(app, (file.profile.clone(), region), role),
         min_success: percentage(args.min_success.or(file.min_success)).map_err(of_fleet)?,
         ssh: args.ssh.way(file),
-    })
+    };
+    // A flag of `--all` is for those fleets that it fits.
+    let way = if args.all { &SshWay::of(file) } else { &plan.ssh };
+    plan.check(way).map_err(of_fleet)?;
+    Ok(plan)
 }
 
 fn collector(args: &Args, file: &FleetFile) -> Result<Option<CollectorSpec>> {

@@ -17,7 +17,7 @@ use crate::collect::remote::{Bootstrap, BootstrapKind};
 use crate::collect::ssm::{Large, Place, RUN_SHELL_SCRIPT, SsmCollector, SsmConfig};
 use crate::error::{Error, Result};
 use crate::ingest::Finished;
-use crate::model::{SnapshotId, count, few, now, rfc3339};
+use crate::model::{SnapshotId, count, digits, few, now, rfc3339};
 use crate::store::{S3Place, Store};
 use crate::target::{self, Inventory, TargetSpec};
 
@@ -149,8 +149,8 @@ fn tell_inventory(app: &App, plan: &Plan, inventory: &Inventory, large: &Large) 
         "fleet {}: {}, {} of them cannot be asked, {} members left out because of their state",
         plan.fleet,
         count(inventory.hosts.len() as u64, "host"),
-        unreachable,
-        inventory.skipped.len(),
+        digits(unreachable as u64),
+        digits(inventory.skipped.len() as u64),
     ));
     if matches!(large, Large::Nowhere) {
         app.output.warn("answers that do not fit into 24,000 bytes will be missing: the store is no bucket; `--upload s3://BUCKET/PREFIX` names one");

@@ -52,7 +52,7 @@ enum Keys {
     Config,
 }
 
-/// What a fleet of the configuration may say too; a flag goes first.
+/// What a fleet of the configuration may say too: a flag names another file, or adds what the file leaves out.
 #[derive(Debug, Clone)]
 pub(super) struct SshWay {
     config: Option<PathBuf>,
@@ -61,16 +61,34 @@ pub(super) struct SshWay {
 }
 
 impl SshArgs {
+    /// These flags, and below them what the fleet says.
     pub(super) fn way(&self, file: &FleetFile) -> SshWay {
-        let pushed = match &file.push_binary {
+        let of_file = SshWay::of(file);
+        SshWay {
+            config: self.ssh_config.clone().or(of_file.config),
+            sudo: self.sudo || of_file.sudo,
+            push_binary: self.push_binary.clone().or(of_file.push_binary),
+        }
+    }
+}
+
+impl SshWay {
+    pub(super) fn of(file: &FleetFile) -> Self {
+        let push_binary = match &file.push_binary {
             Some(PushBinary::File(path)) => Some(path.clone()),
             Some(PushBinary::Own(true)) => Some(PathBuf::from(THIS_PROGRAM)),
             Some(PushBinary::Own(false)) | None => None,
         };
-        SshWay {
-            config: self.ssh_config.clone().or_else(|| file.ssh_config.clone()),
-            sudo: self.sudo || file.sudo,
-            push_binary: self.push_binary.clone().or(pushed),
+        Self { config: file.ssh_config.clone(), sudo: file.sudo, push_binary }
+    }
+
+    /// One of its words that somebody said, as it is said.
+    pub(super) fn said(&self) -> Option<&'static str> {
+        match self {
+            Self { sudo: true, .. } => Some("`--sudo` (`sudo` in diffy.toml)"),
+            Self { push_binary: Some(_), .. } => Some("`--push-binary` (`push_binary` in diffy.toml)"),
+            Self { config: Some(_), .. } => Some("`--ssh-config` (`ssh_config` in diffy.toml)"),
+            _ => None,
         }
     }
 }

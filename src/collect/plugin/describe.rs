@@ -6,11 +6,10 @@ use serde::Deserialize;
 
 use super::super::program::{Bounds, Leash, Running};
 use super::{PROTOCOL, Plugin, trouble};
-use crate::model::cut;
 
 /// Who does not know the question may do anything: not for long.
 const BOUNDS: Bounds = Bounds { timeout: Duration::from_secs(5), bytes: 16 << 10, line_bytes: 16 << 10 };
-/// Longest version and description, in bytes.
+/// Longest version and description, in characters.
 const LONGEST: (usize, usize) = (40, 200);
 
 /// What a plugin says of itself.
@@ -54,6 +53,7 @@ fn read(line: &[u8]) -> Result<Description, String> {
     if answer.diffy_plugin != PROTOCOL {
         return Err(format!("speaks version {} of the protocol; this is {PROTOCOL}", answer.diffy_plugin));
     }
+    let cut = |text: &str, most: usize| text.chars().take(most).collect();
     Ok(Description {
         version: cut(&answer.version, LONGEST.0),
         description: cut(&answer.description, LONGEST.1),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::super::escape::escape;
 use super::supplement::{Help, Supplement};
-use crate::model::{Analysis, Coverage, Finding, FindingKind, HostResult, Row, Verdict, count, digits};
+use crate::model::{Analysis, Coverage, Finding, FindingKind, HostResult, Row, Verdict, count, part};
 
 /// Cells of a row that are shown before anybody asks for more; marked ones are always shown.
 const FIRST_CELLS: usize = 6;
@@ -112,9 +112,7 @@ pub(super) struct FindingView {
 impl FindingView {
     /// `1 of 58 hosts`.
     pub(super) fn prevalence_text(&self) -> String {
-        self.prevalence
-            .map(|(with, of)| format!("{} of {}", digits(with), count(of, "host")))
-            .unwrap_or_default()
+        self.prevalence.map(|(with, of)| part(with, of, "host")).unwrap_or_default()
     }
 
     /// How much of a bar of 100 is filled.
@@ -259,7 +257,7 @@ fn coverage(host: &HostResult) -> String {
     match coverage.failed {
         _ if coverage.is_silent() => "did not answer".to_owned(),
         0 => format!("answered all of {}", count(asked, "table")),
-        _ => format!("answered {} of {}", coverage.ok, count(asked, "table")),
+        _ => format!("answered {}", part(coverage.ok, asked, "table")),
     }
 }
 

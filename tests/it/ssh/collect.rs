@@ -1,6 +1,7 @@
 //! What hosts say over SSH, and what becomes of it.
 
 use super::farm::{Farm, Manners};
+use crate::env::finish;
 
 #[test]
 fn hosts_answer_under_the_names_that_they_are_asked_by() {
@@ -132,6 +133,15 @@ fn sudo_is_used_on_request_and_by_those_who_are_not_root() {
     if !std::path::Path::new("/usr/bin/sudo").exists() {
         farm.expect("has-none", "error", "there is no sudo on the host");
     }
+    // The configuration may say so too.
+    std::fs::remove_file(farm.find("works").path("sudo-was")).unwrap();
+    farm.env.write(
+        "diffy.toml",
+        "[[fleets]]\nname = \"racks\"\ntargets = [\"hosts:hosts.txt\"]\nssh_config = \"ssh_config\"\nsudo = true\n",
+    );
+    let scheduled = finish(farm.env.diffy(&["collect", "--all", "--tables", "users"]));
+    assert!(scheduled.stderr.contains("3 hosts over SSH, as root (sudo)"), "{}", scheduled.stderr);
+    assert!(farm.find("works").path("sudo-was").exists());
     farm.wait_until_clean();
 }
 

@@ -51,22 +51,37 @@ fn a_program_that_cannot_run_there_is_not_brought_or_says_why() {
 }
 
 #[test]
-fn a_fleet_of_the_configuration_says_how_it_is_asked() {
+fn a_fleet_of_the_configuration_says_what_is_brought() {
     let farm = Farm::new(&[("bare", Manners::NoOsquery)]);
-    let fleet = |push: &str| {
-        format!(
-            "[[fleets]]\nname = \"racks\"\ntargets = [\"hosts:hosts.txt\"]\nssh_config = \"ssh_config\"\n\
-             sudo = true\ntables = [\"users\"]\npush_binary = {push}\n"
-        )
+    let fleet = |more: &str| {
+        farm.env.write(
+            "diffy.toml",
+            format!(
+                "[[fleets]]\nname = \"racks\"\ntargets = [\"hosts:hosts.txt\"]\nssh_config = \"ssh_config\"\n\
+                 tables = [\"users\"]\n{more}\n"
+            ),
+        );
     };
-    farm.env.write("diffy.toml", fleet("\"script\""));
     farm.env.write("script", "#!/bin/sh\n");
-    let refused = farm.env.fails(&["collect", "--fleet", "racks"], 2);
-    assert!(refused.contains("`script` is no Linux program"), "{refused}");
-    farm.env.write("diffy.toml", fleet("true"));
+    let collect = ["collect", "--fleet", "racks"];
+    for (more, why) in [
+        ("push_binary = \"script\"", "`script` is no Linux program"),
+        ("push_binary = 3", "push_binary is true, false or the path of a program"),
+        ("collector = \"exec:true\"", "`--ssh-config` (`ssh_config` in diffy.toml) is for hosts"),
+        ("collector = \"exec:true\"\nsudo = true", "`--sudo` (`sudo` in diffy.toml) is for hosts"),
+    ] {
+        fleet(more);
+        let refused = farm.env.fails(&collect, 2);
+        assert!(refused.contains(why), "{more}: {refused}");
+    }
+    fleet("push_binary = false");
+    let output = finish(farm.env.diffy(&collect));
+    assert_eq!(output.status, 1, "{}", output.stderr);
+    farm.expect("bare", "not_supported", "the host has no osquery; `--push-binary` brings this diffy");
+    fs::remove_dir_all(farm.env.store()).unwrap();
+    fleet("push_binary = true");
     let output = finish(farm.env.diffy(&["collect", "--all"]));
     assert_eq!(output.status, 0, "{}", output.stderr);
-    assert!(output.stderr.contains("1 host over SSH, as root (sudo)"), "{}", output.stderr);
     farm.expect("bare", "ok", "");
     farm.wait_until_clean();
 }
