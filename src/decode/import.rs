@@ -9,6 +9,7 @@ use super::ahead::ahead;
 use super::foreign::FOREIGN;
 use super::input::Files;
 use super::names::{mapped_table, not_own, note_of_own_name};
+use super::prefetch::{MOST, Prefetch};
 use super::records::gather;
 use super::replay::replay;
 use super::split::{Split, TableSplit};
@@ -194,8 +195,10 @@ fn read(
 ) -> Result<ImportReport> {
     let Found { hosts, logs, records, skipped } = walk(paths, options, catalog)?;
     let mut report = ImportReport { skipped, ..ImportReport::default() };
-    let mut importer = Importer { options, catalog, sink, report: &mut report };
-    for (host, files) in &hosts {
+    let prefetch = Prefetch::new(hosts.values().map(|files| files.from.clone()).collect(), MOST);
+    let mut importer = Importer { options, catalog, prefetch, sink, report: &mut report };
+    for (place, (host, files)) in hosts.iter().enumerate() {
+        importer.prefetch.reach(place);
         importer.host(host, files)?;
     }
     if !records.is_empty() {
@@ -210,6 +213,7 @@ fn read(
 struct Importer<'a> {
     options: &'a ImportOptions,
     catalog: &'a Catalog,
+    prefetch: Prefetch,
     sink: &'a mut dyn ImportSink,
     report: &'a mut ImportReport,
 }
@@ -266,7 +270,7 @@ impl Importer<'_> {
     /// One file of one table.
     fn table(&mut self, host: &str, table: &str, path: &Path) -> Result<ImportAnswer> {
         let name = self.options.files.name(path);
-        let mut reader = match self.options.files.open(path) {
+        let mut reader = match self.prefetch.open(|| self.options.files.open(path)) {
             Ok(reader) => reader,
             Err(error) => {
                 let split = Split { complete: true, ..Split::default() };
@@ -292,7 +296,7 @@ impl Importer<'_> {
     /// One file with all tables of a host.
     fn object(&mut self, host: &str, path: &Path) -> Result<BTreeMap<String, ImportAnswer>> {
         let name = self.options.files.name(path);
-        let mut reader = self.options.files.open(path)?;
+        let mut reader = self.prefetch.open(|| self.options.files.open(path))?;
         let (sink, options, catalog) = (&mut *self.sink, self.options, self.catalog);
         let table_of = |key: &str| mapped_table(key, &options.map, catalog);
         let (split, tables) = split_host(&mut *reader, &name, &options.limits, &mut |key, chunk| {

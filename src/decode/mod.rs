@@ -22,6 +22,7 @@ mod lines;
 mod names;
 mod osqueryd;
 mod outbox;
+mod prefetch;
 mod records;
 mod replay;
 mod row;

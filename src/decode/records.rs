@@ -10,6 +10,7 @@ use super::kind::Kind;
 use super::names::note_of_own_name;
 use super::osqueryd::check_host;
 use super::outbox::Outbox;
+use super::prefetch::{MOST, Prefetch};
 use super::source::{Place, Source};
 use super::walk::{HostFiles, RecordFile};
 use super::{Problem, Problems, excerpt, fleet, velociraptor};
@@ -35,6 +36,7 @@ pub(super) fn gather(
     let mut gather = Gather {
         options,
         catalog,
+        prefetch: Prefetch::new(files.iter().map(|file| file.path.clone()).collect(), MOST),
         sink,
         report,
         hosts: taken.keys().cloned().collect(),
@@ -48,6 +50,7 @@ pub(super) fn gather(
     };
     for (number, file) in files.iter().enumerate() {
         gather.file = number;
+        gather.prefetch.reach(number);
         gather.read(file)?;
     }
     gather.finish()
@@ -74,6 +77,7 @@ struct Gathered {
 pub(super) struct Gather<'a> {
     pub(super) options: &'a ImportOptions,
     pub(super) catalog: &'a Catalog,
+    prefetch: Prefetch,
     sink: &'a mut dyn ImportSink,
     report: &'a mut ImportReport,
     /// Those that the sink knows.
@@ -94,7 +98,7 @@ pub(super) struct Gather<'a> {
 impl Gather<'_> {
     fn read(&mut self, file: &RecordFile) -> Result<()> {
         let name = self.options.files.name(&file.path);
-        let mut reader = match self.options.files.open(&file.path) {
+        let mut reader = match self.prefetch.open(|| self.options.files.open(&file.path)) {
             Ok(reader) => reader,
             Err(error) => {
                 self.report.problem(&name, || error.to_string());

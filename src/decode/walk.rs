@@ -12,6 +12,7 @@ use super::kind::{
     stem_of,
 };
 use super::osqueryd::check_host;
+use super::prefetch::{Prefetch, START};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 
@@ -85,12 +86,26 @@ pub(super) enum Entry {
     Refused(PathBuf, &'static str),
 }
 
+impl Entry {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Directory(path) | Self::File(path) | Self::Refused(path, _) => path,
+        }
+    }
+}
+
 /// Looks at all paths.
 ///
 /// # Errors
 /// A path cannot be read or is nothing known, or two places are the same host.
 pub(super) fn walk(paths: &[PathBuf], options: &ImportOptions, catalog: &Catalog) -> Result<Found> {
-    let mut walker = Walker { options, catalog, found: Found::default(), dumps: BTreeMap::new() };
+    let mut walker = Walker {
+        options,
+        catalog,
+        found: Found::default(),
+        dumps: BTreeMap::new(),
+        prefetch: Prefetch::new(Vec::new(), START),
+    };
     if let Some(host) = &options.host {
         check_host(host).map_err(Error::usage)?;
     }
@@ -161,6 +176,8 @@ pub(super) struct Walker<'a> {
     pub(super) found: Found,
     /// Directories and whether hosts' own files lie below them, as far as somebody asked.
     pub(super) dumps: BTreeMap<PathBuf, bool>,
+    /// Of the directory that the user named.
+    pub(super) prefetch: Prefetch,
 }
 
 impl Walker<'_> {
@@ -234,7 +251,9 @@ impl Walker<'_> {
         if let Some(collection) = Collection::of(path, &entries) {
             return self.collection(collection, None);
         }
-        for entry in entries {
+        self.prefetch = Prefetch::new(entries.iter().map(|entry| entry.path().to_owned()).collect(), START);
+        for (place, entry) in entries.into_iter().enumerate() {
+            self.prefetch.reach(place);
             let entry = match entry {
                 Entry::File(path) if self.options.stand_ins.contains(&path) => continue,
                 Entry::File(path) => path,
@@ -478,7 +497,7 @@ impl Walker<'_> {
     /// As [`Self::kind_of`]; a file that cannot be opened is told by its name, and reported when it is read.
     fn quiet_kind_of(&self, path: &Path) -> Kind {
         let unknown = if is_json_name(path) { Kind::Table } else { Kind::Other };
-        match self.kind_of(path).unwrap_or(unknown) {
+        match self.prefetch.open(|| self.kind_of(path)).unwrap_or(unknown) {
             Kind::Empty if !is_json_name(path) => Kind::Other,
             kind => kind,
         }

@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use serde::{Deserialize, Serialize};
 
@@ -68,12 +68,23 @@ pub struct ImportedFile {
     pub bytes: u64,
     /// When it was last written, in milliseconds since 1970.
     pub modified: i64,
+    /// What S3 calls the content of an object; none of files, and of objects in lists from before it was kept.
+    #[serde(default)]
+    pub etag: Option<String>,
     /// BLAKE3 digest of its content after unpacking, in hex; of what is skipped, that of how it was looked at.
     pub blake3: String,
     /// What it is.
     pub kind: ImportedKind,
     /// The snapshot that it went into.
     pub snapshot: SnapshotId,
+}
+
+impl ImportedFile {
+    /// Whether what lies there is what was imported, as far as can be told without reading it.
+    pub fn is_unchanged(&self, bytes: u64, modified: i64, etag: Option<&str>) -> bool {
+        let is_other = self.etag.as_deref().zip(etag).is_some_and(|(known, now)| known != now);
+        self.bytes == bytes && self.modified == modified && !is_other
+    }
 }
 
 /// An import that died.
@@ -111,6 +122,7 @@ impl Imported {
             path: MADE_FROM.to_owned(),
             bytes: 0,
             modified: 0,
+            etag: None,
             blake3: String::new(),
             kind: ImportedKind::Rows,
             snapshot: *snapshot,
@@ -283,16 +295,19 @@ fn batch_of(files: &[ImportedFile]) -> Result<RecordBatch> {
         Arc::new(StringArray::from_iter_values(files.iter().map(of)))
     };
     let bytes = files.iter().map(|file| i64::try_from(file.bytes).unwrap_or(i64::MAX));
-    let columns: [(&str, ArrayRef); 6] = [
+    let etags: StringArray = files.iter().map(|file| file.etag.as_deref()).collect();
+    let columns: [(&str, ArrayRef); 7] = [
         ("path", text(&|file| file.path.clone())),
         ("bytes", Arc::new(Int64Array::from_iter_values(bytes))),
         ("modified", Arc::new(Int64Array::from_iter_values(files.iter().map(|file| file.modified)))),
+        ("etag", Arc::new(etags)),
         ("blake3", text(&|file| file.blake3.clone())),
         ("kind", text(&|file| file.kind.name().to_owned())),
         ("imported_into", text(&|file| file.snapshot.to_string())),
     ];
-    let fields: Vec<Field> =
-        columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), false)).collect();
+    let field =
+        |(name, array): &(&str, ArrayRef)| Field::new(*name, array.data_type().clone(), *name == "etag");
+    let fields: Vec<Field> = columns.iter().map(field).collect();
     let arrays = columns.into_iter().map(|(_, array)| array).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
         .map_err(|source| Error::internal("cannot build the list of imported files").source(source))
@@ -306,11 +321,15 @@ fn files_of(batch: &RecordBatch) -> Option<Vec<ImportedFile>> {
     let number = |name: &str| column(name, &DataType::Int64).map(|column| column.as_primitive::<Int64Type>());
     let (path, blake3, kind, into) = (text("path")?, text("blake3")?, text("kind")?, text("imported_into")?);
     let (bytes, modified) = (number("bytes")?, number("modified")?);
+    // Older lists have none.
+    let etags = text("etag");
+    let etag = |row| etags.filter(|etags| etags.is_valid(row)).map(|etags| etags.value(row).to_owned());
     let file = |row| {
         Some(ImportedFile {
             path: path.value(row).to_owned(),
             bytes: u64::try_from(bytes.value(row)).ok()?,
             modified: modified.value(row),
+            etag: etag(row),
             blake3: blake3.value(row).to_owned(),
             kind: ImportedKind::of(kind.value(row)),
             snapshot: into.value(row).parse().ok()?,
@@ -329,6 +348,7 @@ mod tests {
             path: path.to_owned(),
             bytes: 7,
             modified: 1_767_607_200_123,
+            etag: path.starts_with("s3:").then(|| "\"0-1\"".to_owned()),
             blake3: "00".repeat(32),
             kind,
             snapshot: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(),
@@ -344,11 +364,32 @@ mod tests {
     }
 
     #[test]
+    fn a_list_from_before_etags_is_read() {
+        let file = ImportedFile {
+            path: "s3://b/c".to_owned(),
+            bytes: 7,
+            modified: 5,
+            etag: None,
+            blake3: String::new(),
+            kind: ImportedKind::Rows,
+            snapshot: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(),
+        };
+        let mut batch = batch_of(std::slice::from_ref(&file)).unwrap();
+        batch.remove_column(batch.schema().index_of("etag").unwrap());
+        assert_eq!(files_of(&batch).unwrap(), [file.clone()]);
+        assert!(file.is_unchanged(7, 5, Some("a")), "nothing is known of what it was called");
+        let named = ImportedFile { etag: Some("a".to_owned()), ..file };
+        assert!(named.is_unchanged(7, 5, Some("a")) && named.is_unchanged(7, 5, None));
+        assert!(!named.is_unchanged(7, 5, Some("b")) && !named.is_unchanged(7, 6, Some("a")));
+    }
+
+    #[test]
     fn of_two_lists_the_file_that_was_written_last_counts() {
         let file = |path: &str, modified| ImportedFile {
             path: path.to_owned(),
             bytes: 7,
             modified,
+            etag: None,
             blake3: String::new(),
             kind: ImportedKind::Rows,
             snapshot: "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(),

@@ -36,8 +36,10 @@ pub struct RemoteFile {
     pub below: PathBuf,
     /// Its size.
     pub bytes: u64,
-    /// When it was written, in milliseconds since 1970.
+    /// When it was written, in milliseconds since 1970; S3 tells whole seconds.
     pub modified: i64,
+    /// What S3 calls its content: another when something else is written.
+    pub etag: Option<String>,
     location: String,
 }
 
@@ -125,17 +127,19 @@ impl Objects {
                 below,
                 bytes: meta.size,
                 modified: meta.last_modified.timestamp_millis(),
+                etag: meta.e_tag.clone(),
                 location,
             }),
             Err(why) => found.skipped.push(format!("{url}: {why}")),
         }
     }
 
-    /// Copies an object to a new file.
+    /// Copies an object to a new file. What is given back is what was copied: it may have been written again, with the
+    /// same size, since it was listed.
     ///
     /// # Errors
-    /// The object cannot be read or is another than was listed, or the file cannot be written.
-    pub async fn fetch(&self, file: &RemoteFile, to: &FilePath) -> Result<()> {
+    /// The object cannot be read or has another size than was listed, or the file cannot be written.
+    pub async fn fetch(&self, file: RemoteFile, to: &FilePath) -> Result<RemoteFile> {
         let cannot = |source| {
             Error::remote(format!("cannot write `{}`", to.display()))
                 .source(source)
@@ -148,7 +152,9 @@ impl Objects {
             std::fs::create_dir_all(dir).map_err(cannot)?;
         }
         let mut copy = std::fs::File::create_new(to).map_err(cannot)?;
-        let mut bytes = self.object_store.get(&location).await.map_err(unread)?.into_stream();
+        let got = self.object_store.get(&location).await.map_err(unread)?;
+        let (modified, etag) = (got.meta.last_modified.timestamp_millis(), got.meta.e_tag.clone());
+        let mut bytes = got.into_stream();
         let mut length = 0;
         while let Some(some) = bytes.try_next().await.map_err(unread)? {
             length += some.len() as u64;
@@ -161,7 +167,7 @@ impl Objects {
             return Err(Error::remote(format!("`{}` changed while it was read", file.url))
                 .hint("try again when nobody writes it"));
         }
-        Ok(())
+        Ok(RemoteFile { modified, etag, ..file })
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use tempfile::TempDir;
 
 use super::super::App;
@@ -13,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::model::SnapshotId;
 use crate::store::{Objects, RemoteFile, Store};
 
+/// Objects that are fetched at the same time: small ones take a wait each, large ones share the line.
+const FETCHED_AT_ONCE: usize = 32;
 /// What standard input is called.
 const STANDARD_INPUT: &str = "standard input";
 
@@ -168,18 +171,19 @@ impl Inputs {
         self.skipped.extend(remote.skipped);
         let root = self.dir(number)?.join(folder(&remote.url, is_one));
         let progress = Progress::new(app.progress, "fetching objects", Some(files.len() as u64));
-        let mut copies = Vec::new();
-        for file in files {
-            if is_folder_too(&file) {
-                self.skipped.push(format!("{}: another object has the name of its folder", file.url));
-                self.refused.push(file);
-                continue;
-            }
-            let copy = root.join(&file.below);
-            remote.objects.fetch(&file, &copy).await?;
-            copies.push((copy, file));
-            progress.inc(1);
+        let (refused, files): (Vec<_>, Vec<_>) = files.into_iter().partition(is_folder_too);
+        for file in refused {
+            self.skipped.push(format!("{}: another object has the name of its folder", file.url));
+            self.refused.push(file);
         }
+        let fetch = async |file: RemoteFile| -> Result<(PathBuf, RemoteFile)> {
+            let copy = root.join(&file.below);
+            let file = remote.objects.fetch(file, &copy).await?;
+            progress.inc(1);
+            Ok((copy, file))
+        };
+        let copies: Vec<(PathBuf, RemoteFile)> =
+            stream::iter(files).map(fetch).buffered(FETCHED_AT_ONCE).try_collect().await?;
         if !copies.is_empty() {
             let others = others.iter().filter(|file| !is_folder_too(file));
             self.stand_in(others.map(|file| root.join(&file.below)))?;

@@ -32,10 +32,12 @@ pub(super) struct Once {
 }
 
 /// What is there of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     bytes: u64,
     modified: i64,
+    /// Of an object.
+    etag: Option<String>,
     /// Device and inode: a log that is rotated leaves its name to another file.
     place: (u64, u64),
 }
@@ -138,7 +140,7 @@ impl Once {
         let is_known = |file: &RemoteFile| {
             self.known
                 .get(&file.url)
-                .filter(|known| known.bytes == file.bytes && known.modified == file.modified)
+                .filter(|known| known.is_unchanged(file.bytes, file.modified, file.etag.as_deref()))
                 .filter(|known| known.kind != ImportedKind::Skipped || known.blake3 == self.way)
         };
         let folder = |url: &str| url.rsplit_once('/').map(|(folder, _)| folder.to_owned());
@@ -181,17 +183,18 @@ impl Once {
             let known = self.known.get(&name).filter(|known| known.kind != ImportedKind::Skipped);
             let kind = kind_of(role);
             let shown = options.files.name(&path);
-            let file = |seen: Seen, blake3: &str, snapshot| ImportedFile {
+            let file = |seen: &Seen, blake3: &str, snapshot| ImportedFile {
                 path: name.clone(),
                 bytes: seen.bytes,
                 modified: seen.modified,
+                etag: seen.etag.clone(),
                 blake3: blake3.to_owned(),
                 kind,
                 snapshot,
             };
             match look(&path, inputs, options, known)? {
                 Looked::Same(known, seen) => {
-                    news.add(&path, false, file(seen, &known.blake3, known.snapshot));
+                    news.add(&path, false, file(&seen, &known.blake3, known.snapshot));
                 }
                 Looked::Growing => {
                     news.told.push(format!("{shown} is being written, and is left for the next import"));
@@ -207,7 +210,7 @@ impl Once {
                         ));
                     }
                     let into = moved.map_or(snapshot, |moved| moved.snapshot);
-                    let file = file(seen, &digest, into);
+                    let file = file(&seen, &digest, into);
                     match moved {
                         Some(_) => news.add(&path, false, file),
                         None => news.add_fresh(&path, seen, file),
@@ -234,6 +237,7 @@ impl Once {
                     path: object.url.clone(),
                     bytes: object.bytes,
                     modified: object.modified,
+                    etag: object.etag.clone(),
                     blake3: self.way.clone(),
                     kind: ImportedKind::Skipped,
                     snapshot,
@@ -327,7 +331,9 @@ fn look<'a>(
     known: Option<&'a ImportedFile>,
 ) -> Result<Looked<'a>> {
     let seen = seen(path, inputs)?;
-    if let Some(known) = known.filter(|known| known.bytes == seen.bytes && known.modified == seen.modified) {
+    let is_unchanged =
+        |known: &&ImportedFile| known.is_unchanged(seen.bytes, seen.modified, seen.etag.as_deref());
+    if let Some(known) = known.filter(is_unchanged) {
         return Ok(Looked::Same(known, seen));
     }
     let digest = digest_of(path, options, seen.bytes)?;
@@ -349,14 +355,15 @@ fn name_is_log(path: &Path) -> bool {
 
 fn seen(path: &Path, inputs: &Inputs) -> Result<Seen> {
     if let Some(object) = inputs.remote.get(path) {
-        return Ok(Seen { bytes: object.bytes, modified: object.modified, place: (0, 0) });
+        let etag = object.etag.clone();
+        return Ok(Seen { bytes: object.bytes, modified: object.modified, etag, place: (0, 0) });
     }
     let unreadable = |source| Error::remote(format!("cannot read `{}`", path.display())).source(source);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     let modified = metadata.modified().map_err(unreadable)?;
     let since = modified.duration_since(UNIX_EPOCH).map(|since| since.as_millis()).unwrap_or_default();
     let modified = i64::try_from(since).unwrap_or(i64::MAX);
-    Ok(Seen { bytes: metadata.len(), modified, place: (metadata.dev(), metadata.ino()) })
+    Ok(Seen { bytes: metadata.len(), modified, etag: None, place: (metadata.dev(), metadata.ino()) })
 }
 
 /// The digest of the first `bytes` of a file.
