@@ -15,10 +15,12 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 
@@ -27,8 +29,7 @@ SAVED = HERE.parent.parent / "sql" / "analyze"
 PEERS = ["duckdb", "polars", "chdb"]
 OWN = {"host", "collected_at", "loose_id", "strict_id", "extra"}
 ADHOC = [
-    "processes_in_writable_places", "processes_outside_package_paths", "ld_preload", "open_sockets_by_process",
-    "tmp_executables",
+    "changed_after_written", "shells_with_connections", "ld_preload", "open_sockets_by_process", "tmp_executables",
 ]
 SNAPSHOTS = 30
 # What is compared of an answer, with the columns as Diffy names them; peers name them alike.
@@ -43,14 +44,19 @@ def say(text):
     print(f"benches/peers: {text}", file=sys.stderr, flush=True)
 
 
-def measured(command, errors):
-    """Wall seconds and peak resident MiB of one process."""
+def measured(command, errors, most=None):
+    """Wall seconds, peak resident MiB and processor seconds of one process, which is killed after `most` seconds."""
     with open(errors, "wb") as stderr:
         start = time.perf_counter()
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
+        timer = threading.Timer(most or 86400, child.kill)
+        timer.start()
         _, status, usage = os.wait4(child.pid, 0)
+        timer.cancel()
         seconds = time.perf_counter() - start
     child.returncode = os.waitstatus_to_exitcode(status)
+    if most and seconds >= most and child.returncode == -signal.SIGKILL:
+        raise RuntimeError(f"not ended after {most} s")
     if child.returncode:
         text = pathlib.Path(errors).read_text(errors="replace")[-2000:]
         raise RuntimeError(f"{' '.join(map(str, command))} ended with {child.returncode}: {text}")
@@ -283,7 +289,7 @@ def ask(bench, question, runs, work):
     engines = ["diffy", *PEERS]
     times, answers = {engine: [] for engine in engines}, {}
     failed = {}
-    for turn in range(runs + 1):
+    for turn in range(runs + 1 if runs > 1 else 1):
         order = engines[turn % len(engines) :] + engines[: turn % len(engines)]
         for engine in order:
             if engine in failed:
@@ -293,16 +299,16 @@ def ask(bench, question, runs, work):
             out.unlink(missing_ok=True)
             errors = work / "errors"
             try:
-                seconds, memory, cpu = measured(command(bench, engine, question, out), errors)
+                seconds, memory, cpu = measured(command(bench, engine, question, out), errors, bench["most"])
             except RuntimeError as error:
                 failed[engine] = str(error)
                 say(f"{engine} {question}: {error}")
                 continue
             told = errors.read_text(errors="replace").strip().splitlines()
             inside = json.loads(told[-1])["inside"] if engine != "diffy" else seconds
-            if turn:
+            if turn or runs < 2:
                 times[engine].append({"s": seconds, "inside": inside, "mib": memory, "cpu": cpu})
-            else:
+            if not turn:
                 answers[engine] = answer_of(question, out)
                 if question == "ingest":
                     pattern = "rows/**/*.parquet" if engine == "diffy" else "*.parquet"
@@ -385,6 +391,7 @@ def options():
     parser.add_argument("--history", choices=["imports", "demos"], default="imports", help="what they are made of")
     parser.add_argument("--rows-limit", type=int, default=0, help="about how many rows `ingest` reads [default: all]")
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each engine [default: 5]")
+    parser.add_argument("--timeout", type=int, default=900, metavar="SECONDS", help="end a run after so long [default: 900]")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--diffy", default="target/release/diffy", metavar="PATH", help="the binary; a release build")
     parser.add_argument("--questions", default="rare,baseline,first_seen,adhoc,ingest")
@@ -406,7 +413,7 @@ def main():
         store = base / f"store-{hosts}"
         make_store(args.diffy, store, hosts, args.seed)
         spec = spec_of(store)
-        bench = {"diffy": args.diffy, "store": store, "before": spec["before"], "spec": work / f"spec-{hosts}.json"}
+        bench = {"most": args.timeout, "diffy": args.diffy, "store": store, "before": spec["before"], "spec": work / f"spec-{hosts}.json"}
         bench["spec"].write_text(json.dumps(spec))
         names = [q for q in ("rare", "baseline") if q in asked] + (ADHOC if "adhoc" in asked else [])
         for question in names:
@@ -440,7 +447,7 @@ def history(args, base, work):
         make_store(args.diffy, store, hosts, args.seed)
         here("json", store, files, 0)
         make_history(args.diffy, files, past, args.seed)
-    bench = {"diffy": args.diffy, "store": past, "before": "", "spec": work / "spec-history.json"}
+    bench = {"most": args.timeout, "diffy": args.diffy, "store": past, "before": "", "spec": work / "spec-history.json"}
     bench["spec"].write_text(json.dumps(spec_of(past)))
     report(f"{hosts} × {SNAPSHOTS}", "first_seen", ask(bench, "first_seen", args.runs, work), args.keep)
 

@@ -54,27 +54,35 @@ def first_seen(spec, out):
     parts = []
     for table, paths in spec["tables"].items():
         parts.append(f"""
-            SELECT '{table}' AS table_name, strict_id, min(extract(_path, 'snapshot=([^/]+)')) AS first_snapshot
+            SELECT '{table}' AS table_name, strict_id, min(snapshot) AS first_snapshot
             FROM {source(paths['history'])}
-            GROUP BY strict_id HAVING max(extract(_path, 'snapshot=([^/]+)')) = '{spec['newest']}'""")
-    write(f"SELECT * FROM ({' UNION ALL '.join(parts)})", out)
+            WHERE strict_id IN (SELECT strict_id FROM {source(paths['rows'])})
+            GROUP BY strict_id""")
+    write(f"SELECT * FROM ({' UNION ALL '.join(parts)})", out, READ.replace("partitioning = 0", "partitioning = 1"))
 
 
 ADHOC = {
-    "processes_in_writable_places": """
-        SELECT host, name, path, cwd, cmdline, uid, pid, fromUnixTimestamp(assumeNotNull(start_time)) AS started
-        FROM {processes}
-        WHERE match(path, '^/(tmp|var/tmp|dev/shm|run/user|run/lock)/')
-           OR match(cwd, '^/(tmp|var/tmp|dev/shm)(/|$)')
-           OR match(path, '/[.][^/]+/')
-        ORDER BY path, host""",
-    "processes_outside_package_paths": """
-        SELECT path, uniqExact(host) AS hosts_with_path, min(host) AS a_host, min(cmdline) AS a_cmdline,
-            min(uid) AS lowest_uid
-        FROM {processes}
-        WHERE path LIKE '/%' AND NOT match(path,
-            '^/(usr|bin|sbin|lib|lib64|opt|snap|nix/store|var/lib/docker|var/lib/containerd|run/systemd)/')
-        GROUP BY path ORDER BY hosts_with_path, path""",
+    "changed_after_written": """
+        SELECT path, uniqExact(host) AS hosts_with_age, min(host) AS a_host,
+            fromUnixTimestamp(assumeNotNull(min(mtime))) AS modified, fromUnixTimestamp(assumeNotNull(max(ctime))) AS changed
+        FROM {file}
+        WHERE match(path, '^/(usr/|bin/|sbin/|lib|etc/)') AND type = 'regular' AND ctime - mtime > 30 * 86400
+        GROUP BY path HAVING hosts_with_age <= 3
+        ORDER BY hosts_with_age, path""",
+    "shells_with_connections": """
+        SELECT p.path, p.cmdline, p.parent_path, p.uid, s.remote_port,
+            uniqExact(s.host) AS hosts_with_connection, min(s.host) AS a_host,
+            uniqExact(s.remote_address) AS remote_addresses, min(s.remote_address) AS a_remote_address
+        FROM (
+            SELECT host, pid, remote_port, remote_address FROM {process_open_sockets}
+            WHERE remote_port > 0 AND remote_address NOT IN ('', '0.0.0.0', '::', '::1') AND remote_address NOT LIKE '127.%'
+        ) AS s
+        JOIN (
+            SELECT host, pid, path, cmdline, parent_path, uid FROM {processes}
+            WHERE match(path, '/(ba|da|k|z|c|tc|fi|a)?sh$|/(python|perl|ruby|php|lua|node|nc|ncat|netcat|socat|telnet|busybox|awk|gawk|mawk)[0-9.]*([.](openbsd|traditional))?$')
+        ) AS p ON p.host = s.host AND p.pid = s.pid
+        GROUP BY p.path, p.cmdline, p.parent_path, p.uid, s.remote_port
+        ORDER BY hosts_with_connection, p.path, p.cmdline, s.remote_port""",
     "ld_preload": """
         SELECT key, value, process_path, uniqExact(host) AS hosts_with_value, min(host) AS a_host,
             min(uid) AS lowest_uid

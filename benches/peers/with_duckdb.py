@@ -67,20 +67,24 @@ def first_seen(spec, out):
 
 
 ADHOC = {
-    "processes_in_writable_places": """
-        SELECT host, name, path, cwd, cmdline, uid, pid, make_timestamp(start_time * 1000000) AS started
-        FROM {processes}
-        WHERE regexp_matches(path, '^/(tmp|var/tmp|dev/shm|run/user|run/lock)/')
-           OR regexp_matches(cwd, '^/(tmp|var/tmp|dev/shm)(/|$)')
-           OR regexp_matches(path, '/[.][^/]+/')
-        ORDER BY path, host""",
-    "processes_outside_package_paths": """
-        SELECT path, count(DISTINCT host) AS hosts_with_path, min(host) AS a_host, min(cmdline) AS a_cmdline,
-            min(uid) AS lowest_uid
-        FROM {processes}
-        WHERE path LIKE '/%' AND NOT regexp_matches(path,
-            '^/(usr|bin|sbin|lib|lib64|opt|snap|nix/store|var/lib/docker|var/lib/containerd|run/systemd)/')
-        GROUP BY path ORDER BY hosts_with_path, path""",
+    "changed_after_written": """
+        SELECT path, count(DISTINCT host) AS hosts_with_age, min(host) AS a_host,
+            make_timestamp(min(mtime) * 1000000) AS modified, make_timestamp(max(ctime) * 1000000) AS changed
+        FROM {file}
+        WHERE regexp_matches(path, '^/(usr/|bin/|sbin/|lib|etc/)') AND type = 'regular' AND ctime - mtime > 30 * 86400
+        GROUP BY path HAVING count(DISTINCT host) <= 3
+        ORDER BY hosts_with_age, path""",
+    "shells_with_connections": """
+        SELECT p.path, p.cmdline, p.parent_path, p.uid, s.remote_port,
+            count(DISTINCT s.host) AS hosts_with_connection, min(s.host) AS a_host,
+            count(DISTINCT s.remote_address) AS remote_addresses, min(s.remote_address) AS a_remote_address
+        FROM {process_open_sockets} AS s
+        JOIN {processes} AS p ON p.host = s.host AND p.pid = s.pid
+        WHERE regexp_matches(p.path, '/(ba|da|k|z|c|tc|fi|a)?sh$|/(python|perl|ruby|php|lua|node|nc|ncat|netcat|socat|telnet|busybox|awk|gawk|mawk)[0-9.]*([.](openbsd|traditional))?$')
+          AND s.remote_port > 0 AND s.remote_address NOT IN ('', '0.0.0.0', '::', '::1')
+          AND s.remote_address NOT LIKE '127.%'
+        GROUP BY p.path, p.cmdline, p.parent_path, p.uid, s.remote_port
+        ORDER BY hosts_with_connection, p.path, p.cmdline, s.remote_port""",
     "ld_preload": """
         SELECT key, value, process_path, count(DISTINCT host) AS hosts_with_value, min(host) AS a_host,
             min(uid) AS lowest_uid
@@ -117,8 +121,6 @@ KINDS = {"text": "VARCHAR", "integer": "BIGINT", "double": "DOUBLE"}
 
 def ingest(spec, out):
     db = connect()
-    # Arrival order: host by host.
-    db.execute("SET preserve_insertion_order = true")
     for table, columns in spec["columns"].items():
         kinds = ", ".join(f"'{name}': '{KINDS[kind]}'" for name, kind in columns.items())
         db.execute(f"""COPY (

