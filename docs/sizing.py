@@ -7,18 +7,18 @@ import math
 # Measured: the newest snapshot of `diffy demo --bundled` at 20,000 hosts, 47 tables asked of which 30 have rows.
 MEASURED_HOSTS = 20_000
 ROWS, LINES = 29_306_742, 1_554_040
-BYTES = {"rows": 313_893_461, "prevalence": 68_992_008, "coverage": 5_237_724, "hosts": 737_453}
+BYTES = {"rows": 171_927_488, "prevalence": 67_178_678, "coverage": 5_074_734, "hosts": 581_144}
 FILES = {"rows": 50, "prevalence": 30, "coverage": 1, "hosts": 1, "manifest": 1}
-MANIFEST_BYTES = 36_283
+MANIFEST_BYTES = 37_485
 SMALL_FILES = 20  # below 128 KiB, the manifest too
-LARGE_FILES, LARGE_BYTES = 16, 255_707_585  # above 8 MiB: these go in parts
+LARGE_FILES, LARGE_BYTES = 14, 178_698_331  # above 8 MiB: these go in parts
 JSON_BYTES = 7_471_780_460  # as the hosts said it
 # Measured elsewhere in these pages.
 PACKED_BYTES_PER_HOST = 57_000  # gzip of one host's answers on the bench of docs/aws.md
-INGEST_ROWS_PER_SECOND = 78_000  # 2,930,171 rows in 37.7 s on two cores that did other things as well
-ANALYZE_SECONDS = 94  # of 20,000 hosts, both cores
-INGEST_MEMORY_MIB = (1_889 - 618) / (20_000 - 2_000)  # what a host adds to the peak
-ANALYZE_MEMORY_MIB = 1_814 / 20_000
+INGEST_ROWS_PER_SECOND = 313_000  # 29,306,742 rows in 94 s, two cores
+ANALYZE_SECONDS = 10  # of 20,000 hosts, two cores
+INGEST_MEMORY_MIB = (902 - 463) / (20_000 - 2_000)  # what a host adds to the peak
+ANALYZE_MEMORY_MIB = (850 - 325) / (20_000 - 2_000)
 
 # List prices in US dollars, us-east-1. A month has 30 days.
 PRICE = {
@@ -40,7 +40,7 @@ def parsed():
     parser.add_argument("--snapshots-a-day", type=float, default=1)
     parser.add_argument("--days", type=int, default=365, help="how long snapshots are kept")
     parser.add_argument("--warm-days", type=int, default=30, help="how long they stay in S3 Standard")
-    parser.add_argument("--gets-per-analysis", type=int, default=500, help="assumed for 20,000 hosts")
+    parser.add_argument("--gets-per-analysis", type=int, default=139, help="measured for 20,000 hosts")
     return parser.parse_args()
 
 
@@ -72,7 +72,7 @@ def main():
         ("rows a day", count(ROWS * scale * a.snapshots_a_day), "1,465 a host"),
         ("lines of prevalence a day", count(LINES * scale * a.snapshots_a_day), "78 a host"),
         ("JSON of hosts a day", f"{JSON_BYTES * scale * a.snapshots_a_day / GB:,.0f} GB", "374 KB a host"),
-        ("stored a day", f"{day_bytes / GB:,.1f} GB", "19.4 KB a host"),
+        ("stored a day", f"{day_bytes / GB:,.1f} GB", f"{sum(BYTES.values()) / MEASURED_HOSTS / 1000:,.1f} KB a host"),
         ("objects of a snapshot", count(objects), "62 files and the manifest; a part more for each million rows"),
         ("objects a day", count(objects * snapshots), ""),
         ("**objects after the time kept**", f"**{count(objects * snapshots * a.days)}**", f"{a.days} days"),
@@ -129,8 +129,8 @@ def main():
 
     table("Of one fleet, on one machine", [
         ("hosts", count(per_fleet), ""),
-        ("memory to finish a collection", f"{618 + (per_fleet - 2000) * INGEST_MEMORY_MIB if per_fleet > 2000 else 618:,.0f} MiB", "what a host adds, measured between 2,000 and 20,000"),
-        ("memory to analyse", f"{per_fleet * ANALYZE_MEMORY_MIB:,.0f} MiB", "if linear"),
+        ("memory to finish a collection", f"{463 + max(per_fleet - 2000, 0) * INGEST_MEMORY_MIB:,.0f} MiB", "what a host adds, measured between 2,000 and 20,000"),
+        ("memory to analyse", f"{325 + max(per_fleet - 2000, 0) * ANALYZE_MEMORY_MIB:,.0f} MiB", "as above"),
         ("disk for the spool", f"{per_fleet * PACKED_BYTES_PER_HOST / GB:,.1f} GB", "if zstd packs as well as gzip"),
         ("sending, a command a host", f"{per_fleet / 4.5 / 3600:,.1f} h", "4.5 commands a second"),
         ("sending, a command for 50", f"{per_fleet / 50 / 4.5 / 3600:,.2f} h", ""),
