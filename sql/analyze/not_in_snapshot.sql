@@ -1,6 +1,6 @@
 -- Which rows of the newest snapshots are not, with the same content, in another snapshot?
 -- tables: identities
--- param: snapshot = (text) The snapshot to compare with, of any fleet.
+-- param: snapshot (snapshot) The snapshot to compare with, of any fleet.
 -- param: table = (text) Only this table; all tables when empty.
 -- param: fleet = (text) Only this fleet; all fleets when empty.
 -- false positives: rows that each host has of its own; `row_on_hosts` shows the content of a strict id.

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::builtin_queries::QUERIES;
 use super::{is_table_name, nearest};
 use crate::error::{Error, Result};
+use crate::model::SnapshotId;
 
 /// Largest file that is read as a saved query, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -18,16 +19,19 @@ pub enum ParamType {
     Text,
     /// A signed 64-bit integer.
     Integer,
+    /// The id of a snapshot that is in the store.
+    Snapshot,
 }
 
 impl ParamType {
-    const ALL: [Self; 2] = [Self::Text, Self::Integer];
+    const ALL: [Self; 3] = [Self::Text, Self::Integer, Self::Snapshot];
 
     /// The spelling in headers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Text => "text",
             Self::Integer => "integer",
+            Self::Snapshot => "snapshot",
         }
     }
 
@@ -37,6 +41,14 @@ impl ParamType {
             Self::Integer => text.parse().map(ParamValue::Integer).map_err(|source| {
                 Error::usage(format!("parameter `{name}` takes an integer, not `{}`", text.escape_debug()))
                     .source(source)
+            }),
+            Self::Snapshot => text.parse().map(ParamValue::Snapshot).map_err(|source| {
+                Error::usage(format!(
+                    "parameter `{name}` takes the id of a snapshot, not `{}`",
+                    text.escape_debug()
+                ))
+                .source(source)
+                .hint("`diffy snapshot list` lists them")
             }),
         }
     }
@@ -49,6 +61,8 @@ pub enum ParamValue {
     Text(String),
     /// An integer.
     Integer(i64),
+    /// The id of a snapshot.
+    Snapshot(SnapshotId),
 }
 
 /// A parameter of a saved query: `$name` in its text.
@@ -69,7 +83,7 @@ impl ParamSpec {
     fn parse(text: &str) -> Result<Self> {
         let shape = || {
             Error::config(format!("`{text}` describes no parameter"))
-                .hint("write `param: NAME = DEFAULT (text|integer) SENTENCE`, without `= DEFAULT` for a required one")
+                .hint("write `param: NAME = DEFAULT (text|integer|snapshot) SENTENCE`, without `= DEFAULT` for a required one")
         };
         let place = |kind: ParamType| text.find(&format!("({})", kind.as_str())).map(|at| (at, kind));
         let (at, kind) =

@@ -292,6 +292,9 @@ pub(super) fn write_with(
     let options = RenderOptions { width: app.output.width, color: destination.color, top };
     render(&options, &mut destination.writer)?;
     destination.writer.flush().map_err(|source| Error::remote("cannot write the result").source(source))?;
-    destination.done(&app.output);
+    if let Some(made) = destination.file {
+        made.keep()?;
+        file.iter().for_each(|path| app.output.say(&format!("wrote {}", path.display())));
+    }
     Ok(())
 }

@@ -61,7 +61,8 @@ struct Global {
     /// A directory of table schemas (*.toml) that add to the built-in ones or replace them [env: DIFFY_SCHEMAS]
     #[arg(long, global = true, help_heading = "Global options", value_name = "DIR")]
     schemas: Option<PathBuf>,
-    /// Memory that sorts and queries may hold, in MiB; more is spilled to disk [default: 384] [env: DIFFY_MEMORY_LIMIT]
+    /// Memory that sorts and queries may hold, in MiB, at least 32; more is spilled to disk [default: 384] [env:
+    /// DIFFY_MEMORY_LIMIT]
     #[arg(long, global = true, help_heading = "Global options", value_name = "MIB")]
     memory_limit: Option<u64>,
     /// When to use colour

@@ -1,8 +1,11 @@
 //! Where text goes: data to stdout or a file, talk to stderr.
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use tempfile::TempPath;
 
 use super::When;
 use crate::config::Settings;
@@ -27,7 +30,45 @@ pub(super) struct Output {
 pub(super) struct Destination {
     pub(super) writer: Box<dyn Write + Send>,
     pub(super) color: bool,
-    path: Option<PathBuf>,
+    /// The file, if it is one, that must be kept once all is written.
+    pub(super) file: Option<NewFile>,
+}
+
+/// A file that takes its name, and the place of an older one, when it is complete: what fails half way leaves the older
+/// one as it was.
+pub(super) struct NewFile {
+    path: PathBuf,
+    /// None where the name is that of a device or a pipe, which is written as it is.
+    unfinished: Option<TempPath>,
+}
+
+impl NewFile {
+    fn create(path: &Path) -> io::Result<(File, Self)> {
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Ok((File::create(&path)?, Self { path, unfinished: None }));
+        }
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let made = tempfile::Builder::new()
+            .prefix(".diffy-unfinished-")
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(dir)?;
+        let (file, unfinished) = made.into_parts();
+        Ok((file, Self { path, unfinished: Some(unfinished) }))
+    }
+
+    /// Gives a file that is complete its name.
+    ///
+    /// # Errors
+    /// It cannot have it.
+    pub(super) fn keep(self) -> Result<()> {
+        let Some(unfinished) = self.unfinished else { return Ok(()) };
+        unfinished.persist(&self.path).map_err(|error| cannot_write(&self.path, error.error))
+    }
+}
+
+fn cannot_write(path: &Path, source: io::Error) -> Error {
+    Error::remote(format!("cannot write `{}`", path.display())).source(source).hint("`-o` names the file")
 }
 
 impl Output {
@@ -63,27 +104,10 @@ impl Output {
                     Error::usage(format!("{format} is not for a terminal")).hint("write it with `-o FILE`")
                 );
             }
-            return Ok(Destination { writer: Box::new(io::stdout()), color: self.color, path: None });
+            return Ok(Destination { writer: Box::new(io::stdout()), color: self.color, file: None });
         };
-        let file = File::create(path).map_err(|source| {
-            Error::remote(format!("cannot write `{}`", path.display()))
-                .source(source)
-                .hint("`-o` names the file")
-        })?;
-        Ok(Destination {
-            writer: Box::new(io::BufWriter::new(file)),
-            color: false,
-            path: Some(path.to_owned()),
-        })
-    }
-}
-
-impl Destination {
-    /// Names the file, if it is one, once it is complete.
-    pub(super) fn done(&self, output: &Output) {
-        if let Some(path) = &self.path {
-            output.say(&format!("wrote {}", path.display()));
-        }
+        let (out, file) = NewFile::create(path).map_err(|source| cannot_write(path, source))?;
+        Ok(Destination { writer: Box::new(io::BufWriter::new(out)), color: false, file: Some(file) })
     }
 }
 

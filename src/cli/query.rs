@@ -10,17 +10,17 @@ use futures::StreamExt;
 use std::sync::Arc;
 
 use super::analyze::engine_config;
-use super::output::{print, print_error};
+use super::output::{NewFile, print, print_error};
 use super::prompt::{self, Column, Names, Saved};
 use super::{App, Outcome};
-use crate::catalog::{BoundQuery, Queries};
+use crate::catalog::{BoundQuery, ParamValue, Queries};
 use crate::engine::cluster::Place;
 use crate::engine::{Engine, Snapshots, explain_error};
 use crate::error::{Error, Result};
 use crate::report::analysis::findings_schema;
 use crate::report::escape::escape;
 use crate::report::{Format, writer};
-use crate::store::{Baseline, Store};
+use crate::store::{Baseline, Commit, Store};
 
 /// Largest file of SQL, in bytes.
 const MOST_SQL: u64 = 1 << 20;
@@ -80,6 +80,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     let store = app.open_store().await?;
     let found = store.commits(None).await?;
     found.strange.iter().for_each(|error| app.output.warn(&error.to_string()));
+    question.iter().try_for_each(|question| has_snapshots(question, &found.commits))?;
     let engine =
         Engine::of_store(&store, Snapshots::Named(found.commits), &app.catalog, &engine_config(app))?
             .running_at(&args.engine, &store)?;
@@ -89,6 +90,18 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
         None => open_prompt(app, (&store, &engine), &queries, &args).await?,
     }
     Ok(Outcome::Done)
+}
+
+/// A snapshot that is compared with must be there: with none, every row is new.
+fn has_snapshots(question: &BoundQuery, commits: &[Commit]) -> Result<()> {
+    for (name, value) in &question.params {
+        let ParamValue::Snapshot(snapshot) = value else { continue };
+        if !commits.iter().any(|commit| commit.snapshot == *snapshot) {
+            return Err(Error::usage(format!("`{name}`: there is no snapshot `{snapshot}`"))
+                .hint("`diffy snapshot list` lists them"));
+        }
+    }
+    Ok(())
 }
 
 /// Reads what a question names and the engine does not read by itself.
@@ -148,6 +161,7 @@ async fn ask(app: &App, (store, engine): (&Store, &Engine), question: BoundQuery
         writer.write(&batch.map_err(|error| explain_error(error, engine))?)?;
     }
     let written = writer.finish()?;
+    destination.file.map_or(Ok(()), NewFile::keep)?;
     if args.format == Format::Table {
         let cut = match written.cut_values {
             0 => String::new(),

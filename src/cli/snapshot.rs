@@ -393,6 +393,9 @@ async fn prune(app: &App, store: &Store, args: PruneArgs) -> Result<()> {
 /// are read of those that are kept by count and of those that are deleted.
 async fn prune_old(app: &App, store: &Store, args: &PruneArgs) -> Result<()> {
     let found = store.commits(args.fleet.as_ref()).await?;
+    if let (Some(fleet), true) = (&args.fleet, found.commits.is_empty()) {
+        app.output.warn(&format!("there is no snapshot of fleet `{fleet}`"));
+    }
     let mut kept = kept(store, &found, args.keep).await?;
     let lists = lists(store, &found, args.keep).await?;
     let before = args.older_than.and_then(|days| now().checked_sub_signed(TimeDelta::days(days)));

@@ -270,7 +270,7 @@ impl Importer<'_> {
     /// One file of one table.
     fn table(&mut self, host: &str, table: &str, path: &Path) -> Result<ImportAnswer> {
         let name = self.options.files.name(path);
-        let mut reader = match self.prefetch.open(|| self.options.files.open(path)) {
+        let mut reader = match self.options.files.open_with(&self.prefetch, path) {
             Ok(reader) => reader,
             Err(error) => {
                 let split = Split { complete: true, ..Split::default() };
@@ -296,7 +296,7 @@ impl Importer<'_> {
     /// One file with all tables of a host.
     fn object(&mut self, host: &str, path: &Path) -> Result<BTreeMap<String, ImportAnswer>> {
         let name = self.options.files.name(path);
-        let mut reader = self.prefetch.open(|| self.options.files.open(path))?;
+        let mut reader = self.options.files.open_with(&self.prefetch, path)?;
         let (sink, options, catalog) = (&mut *self.sink, self.options, self.catalog);
         let table_of = |key: &str| mapped_table(key, &options.map, catalog);
         let (split, tables) = split_host(&mut *reader, &name, &options.limits, &mut |key, chunk| {

@@ -2,12 +2,15 @@
 //! allowed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Take};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
+use rustix::fs::OFlags;
 
+use super::prefetch::Prefetch;
 use super::utf16::Utf16;
 use crate::error::{Error, Result};
 
@@ -53,12 +56,34 @@ impl Files {
     /// # Errors
     /// The file cannot be opened or read; it is named. Reading fails where a packed file becomes too large.
     pub fn open(&self, path: &Path) -> Result<Box<dyn BufRead>> {
-        let unreadable = |source| self.unreadable(path, source);
-        let file = File::open(path).map_err(unreadable)?;
-        let size = file.metadata().map_err(unreadable)?.len();
+        self.unpack(path, self.begin(path))
+    }
+
+    /// As [`Self::open`], with help where others were slow.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn open_with(&self, prefetch: &Prefetch, path: &Path) -> Result<Box<dyn BufRead>> {
+        self.unpack(path, prefetch.open(|| self.begin(path)))
+    }
+
+    /// Opens a file and reads its first bytes; what waits for the disk. Its size comes along.
+    fn begin(&self, path: &Path) -> io::Result<(u64, BufReader<Take<File>>)> {
+        let (file, size) = open_file(path)?;
         let length = self.lengths.get(path).copied().unwrap_or(u64::MAX);
         let mut reader = BufReader::with_capacity(BUFFER, file.take(length));
-        let head = reader.fill_buf().map_err(unreadable)?;
+        reader.fill_buf()?;
+        Ok((size, reader))
+    }
+
+    fn unpack(
+        &self,
+        path: &Path,
+        begun: io::Result<(u64, BufReader<Take<File>>)>,
+    ) -> Result<Box<dyn BufRead>> {
+        let unreadable = |source| self.unreadable(path, source);
+        let (size, reader) = begun.map_err(unreadable)?;
+        let head = reader.buffer();
         let most = self.unpacked_bytes.max(size.saturating_mul(RATIO));
         if head.starts_with(&GZIP) {
             return Ok(as_utf8(Box::new(buffered(Bounded::new(MultiGzDecoder::new(reader), most)))));
@@ -88,7 +113,7 @@ impl Files {
     pub(super) fn first_bytes(&self, path: &Path, limit: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; limit];
         let unreadable = |source| self.unreadable(path, source);
-        let length = File::open(path).and_then(|mut file| file.read(&mut bytes)).map_err(unreadable)?;
+        let length = open_file(path).and_then(|(mut file, _)| file.read(&mut bytes)).map_err(unreadable)?;
         bytes.truncate(length);
         Ok(bytes)
     }
@@ -99,6 +124,18 @@ impl Files {
             .source(source)
             .hint("check that the path exists and that you may read it")
     }
+}
+
+/// Opens what has been found to be a file, and tells its size. It may have become another since, say a pipe, which would
+/// wait for ever.
+fn open_file(path: &Path) -> io::Result<(File, u64)> {
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no file any more"));
+    }
+    Ok((file, metadata.len()))
 }
 
 fn buffered<R: Read>(reader: R) -> BufReader<R> {
@@ -228,6 +265,18 @@ mod tests {
         fs::write(&path, "one\ntwo\n").unwrap();
         let files = Files { lengths: [(path.clone(), 4)].into(), ..Files::default() };
         assert_eq!(read(&files, &path).unwrap(), "one\n");
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users.json");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let files = Files::default();
+        let opened = [files.open(&path).err(), files.first_bytes(&path, 1).err()];
+        for error in opened {
+            assert!(error.unwrap().to_string().starts_with("cannot read `"));
+        }
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! An import reads one file after the other. From a cold disk or a file server each small one costs a wait, and hundreds
 //! of thousands cost an hour, while the same disk fetches dozens at once in the time of one. So threads go ahead of the
-//! reader and read what it will come to; the system keeps that in memory. They start when the reader has waited: of
-//! what is in memory already nothing is read twice. Nothing depends on them, and what they cannot read is told when
-//! it is read in earnest.
+//! reader and read what it will come to; the system keeps that in memory. They start when most files made the reader
+//! wait: what is in memory already needs no help. Nothing depends on them, and what they cannot read is told when it is
+//! read in earnest.
 
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
@@ -31,8 +31,9 @@ pub(super) const MOST: u64 = 1 << 20;
 const BUFFER: usize = 64 << 10;
 /// Files that the reader opens before they are judged.
 const OPENED: u32 = 64;
-/// What opening one takes where it is in memory, and a few times more.
-const QUICK: Duration = Duration::from_micros(100);
+/// A few times what opening one takes where it is in memory. The reader's turn may pass to others meanwhile, but not at
+/// every second file.
+const QUICK: Duration = Duration::from_micros(50);
 
 /// What a reader will come to, in its order: files, and directories of files.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub(super) struct Prefetch {
 #[derive(Debug, Clone, Copy, Default)]
 struct Pace {
     opened: u32,
-    took: Duration,
+    slow: u32,
     is_helped: bool,
 }
 
@@ -80,24 +81,28 @@ impl Prefetch {
         }
     }
 
-    /// Opens a file for the reader; once this has been slow for a while, threads go ahead.
+    /// Opens a file for the reader and reads its first bytes; where this has made the reader wait, threads go ahead.
     pub(super) fn open<T>(&self, open: impl FnOnce() -> T) -> T {
-        let mut pace = self.pace.get();
-        if pace.is_helped {
+        if self.pace.get().is_helped {
             return open();
         }
         let start = Instant::now();
         let opened = open();
-        pace.opened += 1;
-        pace.took += start.elapsed();
-        if pace.opened == OPENED {
-            pace = Pace { is_helped: pace.took > QUICK * OPENED, ..Pace::default() };
-            if pace.is_helped {
-                self.help();
-            }
-        }
-        self.pace.set(pace);
+        self.count(start.elapsed());
         opened
+    }
+
+    fn count(&self, took: Duration) {
+        let Pace { opened, slow, .. } = self.pace.get();
+        let (opened, slow) = (opened + 1, slow + u32::from(took > QUICK));
+        if opened < OPENED {
+            return self.pace.set(Pace { opened, slow, is_helped: false });
+        }
+        let is_helped = slow * 2 > OPENED;
+        self.pace.set(Pace { is_helped, ..Pace::default() });
+        if is_helped {
+            self.help();
+        }
     }
 
     fn help(&self) {
@@ -180,23 +185,21 @@ fn regular(path: &Path) -> Option<File> {
 mod tests {
     use super::*;
 
-    fn slow<T>(value: T) -> T {
-        let start = Instant::now();
-        while start.elapsed() < QUICK * 2 {
-            std::hint::spin_loop();
-        }
-        value
+    /// Whether the reader is helped after openings of which so many were slow, in a window as long as needed.
+    fn is_helped(slow: u32, quick: u32) -> bool {
+        let prefetch = Prefetch::new(Vec::new(), 1);
+        (0..slow).for_each(|_| prefetch.count(QUICK * 1_000));
+        (0..quick).for_each(|_| prefetch.count(QUICK));
+        prefetch.pace.get().is_helped
     }
 
     #[test]
-    fn who_has_waited_is_helped() {
-        let quick = Prefetch::new(Vec::new(), 1);
-        (0..10 * OPENED).for_each(|_| quick.open(|| ()));
-        let helped = Prefetch::new(Vec::new(), 1);
-        (1..OPENED).for_each(|_| helped.open(|| slow(())));
-        assert!(!helped.pace.get().is_helped);
-        helped.open(|| slow(()));
-        assert!(helped.pace.get().is_helped);
+    fn who_waits_at_most_files_is_helped() {
+        assert!(!is_helped(0, 100 * OPENED));
+        assert!(!is_helped(OPENED - 1, 0), "it is too early to tell");
+        assert!(is_helped(OPENED, 0));
+        assert!(is_helped(OPENED / 2 + 1, OPENED / 2 - 1));
+        assert!(!is_helped(OPENED / 2, OPENED / 2), "half of them may have lost their turn");
     }
 
     #[test]
@@ -208,12 +211,10 @@ mod tests {
             assert_eq!(prefetch.shared.next(), Some(places[place].as_path()));
         }
         thread::scope(|scope| {
-            let next = scope.spawn(|| prefetch.shared.next().map(Path::to_owned));
+            let shared = &prefetch.shared;
+            let next = scope.spawn(|| shared.next().map(Path::to_owned));
             prefetch.pace.set(Pace { is_helped: true, ..Pace::default() });
-            prefetch.shared.at().reader = 6;
-            while !next.is_finished() {
-                prefetch.shared.moved.notify_all();
-            }
+            prefetch.reach(6);
             assert_eq!(next.join().unwrap().as_ref(), Some(&places[6 + LEAD]));
         });
         // Who was overtaken does not read what lies behind.

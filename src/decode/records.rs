@@ -98,7 +98,7 @@ pub(super) struct Gather<'a> {
 impl Gather<'_> {
     fn read(&mut self, file: &RecordFile) -> Result<()> {
         let name = self.options.files.name(&file.path);
-        let mut reader = match self.prefetch.open(|| self.options.files.open(&file.path)) {
+        let mut reader = match self.options.files.open_with(&self.prefetch, &file.path) {
             Ok(reader) => reader,
             Err(error) => {
                 self.report.problem(&name, || error.to_string());

@@ -319,7 +319,13 @@ impl Walker<'_> {
         let mut refused = Vec::new();
         let mut foreign = Vec::new();
         let mut has_others = false;
-        let entries = self.entries(path)?;
+        let entries = match self.entries(path) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.skip(path, &error.to_string());
+                return Ok(());
+            }
+        };
         if let Some(collection) = Collection::of(path, &entries) {
             let host = self.named_quietly(path);
             return self.collection(collection, host);
@@ -497,7 +503,7 @@ impl Walker<'_> {
     /// As [`Self::kind_of`]; a file that cannot be opened is told by its name, and reported when it is read.
     fn quiet_kind_of(&self, path: &Path) -> Kind {
         let unknown = if is_json_name(path) { Kind::Table } else { Kind::Other };
-        match self.prefetch.open(|| self.kind_of(path)).unwrap_or(unknown) {
+        match self.kind_of(path).unwrap_or(unknown) {
             Kind::Empty if !is_json_name(path) => Kind::Other,
             kind => kind,
         }
@@ -505,7 +511,7 @@ impl Walker<'_> {
 
     fn kind_of(&self, path: &Path) -> Result<Kind> {
         let files = &self.options.files;
-        let short = files.first_bytes(path, GLANCE)?;
+        let short = self.prefetch.open(|| files.first_bytes(path, GLANCE))?;
         let artifact = artifact_of(path).is_some();
         let is_table = is_table_at_a_glance(&short) && !artifact;
         let head = if is_table { short } else { files.head(path, HEAD)? };

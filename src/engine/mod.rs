@@ -299,6 +299,7 @@ impl From<ParamValue> for ScalarValue {
         match value {
             ParamValue::Text(text) => Self::from(text),
             ParamValue::Integer(integer) => Self::from(integer),
+            ParamValue::Snapshot(snapshot) => Self::from(snapshot.to_string()),
         }
     }
 }

@@ -376,7 +376,11 @@ async fn every_saved_query_runs_over_a_store_without_snapshots() {
             assert!(known.contains(table), "{}: no table `{table}`", query.name);
         }
         let required = query.params.iter().filter(|param| param.default.is_none());
-        let given = |kind| if kind == ParamType::Text { "00".repeat(16) } else { "1".to_owned() };
+        let given = |kind| match kind {
+            ParamType::Text => "00".repeat(16),
+            ParamType::Integer => "1".to_owned(),
+            ParamType::Snapshot => "01ARZ3NDEKTSV4RRFFQ69G5FAV".to_owned(),
+        };
         let params = required.map(|param| (param.name.clone(), given(param.kind))).collect();
         let bound = query.bind(&params).unwrap();
         let rows = engine.ask(&bound).await.unwrap_or_else(|error| panic!("{}: {error}", query.name));
@@ -468,7 +472,11 @@ async fn saved_queries_find_the_odd_host() {
             vec!["h7", hex.as_str(), "| 1              | 29  "],
         ),
         ("rows_on_few_hosts", vec![("max_percent", "4"), ("table", "users")], vec![]),
-        ("not_in_snapshot", vec![("snapshot", "another")], vec!["crontab", hex.as_str(), "| 29  "]),
+        (
+            "not_in_snapshot",
+            vec![("snapshot", "01ARZ3NDEKTSV4RRFFQ69G5FAV")],
+            vec!["crontab", hex.as_str(), "| 29  "],
+        ),
         ("not_in_snapshot", vec![("snapshot", snapshot.as_str())], vec![]),
         ("first_seen", vec![], vec!["crontab", hex.as_str(), snapshot.as_str()]),
         ("first_seen", vec![("fleet", "db")], vec![]),

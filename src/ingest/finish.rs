@@ -13,7 +13,7 @@ use crate::decode::{Limits, Problem};
 use crate::error::{Error, Result};
 use crate::identity::ENCODING_VERSION;
 use crate::model::{Coverage, Status, now, rfc3339};
-use crate::store::{FORMAT, FileEntry, FileKind, Manifest, SpoolReader, Store};
+use crate::store::{FORMAT, FileEntry, FileKind, IMPORT, Manifest, SpoolReader, Store};
 
 /// Answers that are farther from the start of the collection are told of.
 const OLD: chrono::TimeDelta = chrono::TimeDelta::days(1);
@@ -146,7 +146,7 @@ async fn commit(job: &Job, catalog: &Catalog, mut done: BTreeMap<String, TableDo
         done.values_mut().flat_map(|table| std::mem::take(&mut table.files)).collect();
     files.push(coverage);
     files.push(write_hosts(job).await?);
-    if index.import_ended {
+    if index.import_ended && !index.imported.is_empty() {
         files.push(job.store.write_imported((&job.of, job.snapshot), &index.imported).await?);
     }
     files.sort_by(|a, b| (a.kind, &a.table, &a.path).cmp(&(b.kind, &b.table, &b.path)));
@@ -254,6 +254,12 @@ fn was_heard(line: &Coverage) -> bool {
 fn warnings(job: &Job, catalog: &Catalog, done: &BTreeMap<String, TableDone>) -> Vec<String> {
     let index = job.spool.index();
     let mut warnings = index.warnings.clone();
+    if index.begin.collector == IMPORT && !index.import_ended {
+        warnings.push(
+            "the import broke off: hosts and tables that it had not come to are missing here, and nothing tells which"
+                .to_owned(),
+        );
+    }
     if index.torn_bytes > 0 {
         warnings.push(format!(
             "the collection was interrupted; its last {} bytes were no whole answer and are not here",

@@ -287,3 +287,62 @@ impl AsyncFileReader for Reader {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{FixedSizeBinaryArray, StringArray};
+    use datafusion::arrow::datatypes::{DataType, Field, Schema};
+
+    use super::super::manifest::FileKind;
+    use super::super::parts::PartWriter;
+    use super::super::place::StoreConfig;
+    use super::*;
+
+    /// A file of rows of one host, sorted by id, too large to be read whole.
+    async fn rows_of_ids(store: &Store, ids: &[[u8; 16]]) -> FileEntry {
+        let column = || -> ArrayRef { Arc::new(FixedSizeBinaryArray::try_from_iter(ids.iter()).unwrap()) };
+        let host = StringArray::from_iter_values(ids.iter().map(|_| "web-1"));
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("host", DataType::Utf8, false),
+            Field::new("loose_id", DataType::FixedSizeBinary(16), false),
+            Field::new("strict_id", DataType::FixedSizeBinary(16), false),
+        ]));
+        let columns: Vec<ArrayRef> = vec![Arc::new(host), column(), column()];
+        let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+        let path = "rows/t/part-0.parquet";
+        let writer = PartWriter::new(store.object_store(), FileKind::Rows, Some("t"), (path, &schema));
+        let mut writer = writer.unwrap();
+        writer.write(&batch).await.unwrap();
+        writer.close().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn of_a_large_file_only_the_pages_that_can_hold_a_row_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store =
+            Store::open_or_create(dir.path().to_str().unwrap(), &StoreConfig::default()).await.unwrap();
+        let id = |number: u32| -> [u8; 16] {
+            blake3::hash(&number.to_be_bytes()).as_bytes()[..16].try_into().unwrap()
+        };
+        let mut ids: Vec<[u8; 16]> = (0..200_000).map(id).collect();
+        ids.sort_unstable();
+        let file = rows_of_ids(&store, &ids).await;
+        assert!(file.bytes > SMALL, "{} bytes", file.bytes);
+
+        let mut wanted = WantedRows::default();
+        wanted.add("web-1", ids[70_000], ids[70_000]);
+        wanted.add("web-2", ids[70_000], ids[70_000]);
+        wanted.add("web-1", id(200_000), id(200_000));
+        let mut found = Vec::new();
+        let take = |batch: &RecordBatch| {
+            found.push(batch.clone());
+            Ok(())
+        };
+        let read = store.rows_of(&file, &Arc::new(wanted), take).await.unwrap();
+        assert_eq!((read.found, found.iter().map(RecordBatch::num_rows).sum::<usize>()), (1, 1));
+        assert_eq!(found[0]["strict_id"].as_fixed_size_binary().value(0), ids[70_000]);
+        assert!((1..=2).contains(&read.pages.0) && read.pages.1 >= 8, "{read}");
+        assert!(read.rows.0 * 4 < read.rows.1 && read.rows.1 == 200_000, "{read}");
+        assert!(read.bytes.0 < read.bytes.1, "{read}");
+    }
+}

@@ -52,7 +52,9 @@ pub use self::place::{S3Place, S3Settings, StoreConfig};
 use self::requests::Counted;
 pub use self::requests::{RequestCounts, Requests};
 pub use self::snapshots::{Orphan, Verification};
-pub use self::spool::{Frame, Held, RowsHeader, SpoolBegin, SpoolIndex, SpoolReader, SpoolWriter, pack};
+pub use self::spool::{
+    Frame, Held, IMPORT, RowsHeader, SpoolBegin, SpoolIndex, SpoolReader, SpoolWriter, pack,
+};
 pub use self::tables::{StoredColumn, StoredTable, TableFile};
 use crate::error::{Error, Result};
 use crate::model::{Fleet, SnapshotId, now, rfc3339};

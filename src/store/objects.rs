@@ -135,11 +135,11 @@ impl Objects {
     }
 
     /// Copies an object to a new file. What is given back is what was copied: it may have been written again, with the
-    /// same size, since it was listed.
+    /// same size, since it was listed. None when it is gone, or has another size, and no file is left.
     ///
     /// # Errors
-    /// The object cannot be read or has another size than was listed, or the file cannot be written.
-    pub async fn fetch(&self, file: RemoteFile, to: &FilePath) -> Result<RemoteFile> {
+    /// The object cannot be read, or the file cannot be written.
+    pub async fn fetch(&self, file: &RemoteFile, to: &FilePath) -> Result<Option<RemoteFile>> {
         let cannot = |source| {
             Error::remote(format!("cannot write `{}`", to.display()))
                 .source(source)
@@ -151,8 +151,11 @@ impl Objects {
         if let Some(dir) = to.parent() {
             std::fs::create_dir_all(dir).map_err(cannot)?;
         }
+        let got = match self.object_store.get(&location).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            got => got.map_err(unread)?,
+        };
         let mut copy = std::fs::File::create_new(to).map_err(cannot)?;
-        let got = self.object_store.get(&location).await.map_err(unread)?;
         let (modified, etag) = (got.meta.last_modified.timestamp_millis(), got.meta.e_tag.clone());
         let mut bytes = got.into_stream();
         let mut length = 0;
@@ -164,10 +167,10 @@ impl Objects {
             copy.write_all(&some).map_err(cannot)?;
         }
         if length != file.bytes {
-            return Err(Error::remote(format!("`{}` changed while it was read", file.url))
-                .hint("try again when nobody writes it"));
+            std::fs::remove_file(to).map_err(cannot)?;
+            return Ok(None);
         }
-        Ok(RemoteFile { modified, etag, ..file })
+        Ok(Some(RemoteFile { modified, etag, ..file.clone() }))
     }
 }
 

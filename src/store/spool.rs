@@ -36,6 +36,9 @@ const ZSTD_LEVEL: i32 = 1;
 /// After so many bytes the file is synced, so that a power failure loses little.
 const SYNC_EVERY_BYTES: u64 = 64 * 1024 * 1024;
 
+/// What collects where files are imported.
+pub const IMPORT: &str = "import";
+
 /// What a collection is, written first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolBegin {
@@ -49,7 +52,7 @@ pub struct SpoolBegin {
     pub started: DateTime<Utc>,
     /// User and machine.
     pub collected_by: String,
-    /// Name of the collector, or `import`.
+    /// Name of the collector, or [`IMPORT`].
     pub collector: String,
     /// Whom it was to ask, as the user named them.
     #[serde(default)]

@@ -9,9 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
-use diffy::store::SpoolReader;
+use diffy::ingest::Receiver;
+use diffy::model::SnapshotId;
+use diffy::store::{IMPORT, SpoolBegin, SpoolReader, SpoolWriter};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde_json::json;
 
 use crate::env::{Output, TestEnv, interrupt, output, snapshot_id, write_fleet};
 
@@ -375,4 +378,34 @@ fn data_bytes(env: &TestEnv, snapshot: &str) -> u64 {
 
 fn new_data_bytes(env: &TestEnv, first: &str) -> u64 {
     data_files(env).filter(|path| !path.to_str().unwrap().contains(first)).map(|path| size(&path)).sum()
+}
+
+/// What the files beyond had, nobody knows; the snapshot must not look as if it were all.
+#[test]
+fn an_import_that_broke_off_is_not_taken_for_a_whole_one() {
+    let env = TestEnv::new();
+    env.import_tables(&[("a", "users", json!([{"username": "root"}]))]);
+    let snapshot = SnapshotId::new(diffy::model::now());
+    let begin = SpoolBegin {
+        snapshot,
+        fleet: "web".parse().unwrap(),
+        incident: None,
+        started: diffy::model::now(),
+        collected_by: "tests".to_owned(),
+        collector: IMPORT.to_owned(),
+        targets: Vec::new(),
+        queries: BTreeMap::new(),
+    };
+    let path = env.store().join(format!("spool/{snapshot}.spool"));
+    assert_eq!(spools(&env), Vec::<PathBuf>::new());
+    let catalog = diffy::catalog::Catalog::builtin().unwrap();
+    let mut receiver = Receiver::new(&catalog, SpoolWriter::create(path.clone(), &begin).unwrap());
+    receiver.host("web-1").unwrap();
+    drop(receiver);
+    assert_eq!(spools(&env), [path]);
+    env.ok(&["snapshot", "recover"]);
+    let warnings = |id: &str| env.json(&["snapshot", "show", "--json", id])["warnings"].to_string();
+    assert!(warnings(&snapshot.to_string()).contains("the import broke off"));
+    env.import_tables(&[("a", "users", json!([{"username": "root"}]))]);
+    assert!(!warnings("latest").contains("broke off"));
 }

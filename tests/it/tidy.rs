@@ -83,7 +83,10 @@ const LANDLORDS: &[(&str, &[&str])] = &[
     ),
     ("tokio::process", &["collect/program.rs", "collect/ssh/session.rs"]),
     // `cli/collect/` asks for the name of this machine, `main.rs` sets the size of pages.
-    ("rustix", &["collect/", "config.rs", "cli/collect/mod.rs", "main.rs"]),
+    (
+        "rustix",
+        &["collect/", "config.rs", "cli/collect/mod.rs", "decode/input.rs", "decode/prefetch.rs", "main.rs"],
+    ),
     ("procfs", &["collect/native/"]),
     ("if_addrs", &["collect/native/network.rs"]),
     ("md5", &["collect/native/files.rs"]),
@@ -105,6 +108,7 @@ const LANDLORDS: &[(&str, &[&str])] = &[
         &[
             "cli/demo.rs",
             "cli/import/inputs.rs",
+            "cli/output.rs",
             "cli/suppress.rs",
             "collect/osquery.rs",
             "engine/cluster/nodes.rs",

@@ -158,11 +158,16 @@ impl Inputs {
         // A prefix may have one object too.
         let is_one = matches!(remote.files.as_slice(), [file] if file.url == remote.objects.named());
         self.urls.push((remote.objects.named(), is_one));
-        let all: BTreeSet<PathBuf> = remote.files.iter().map(|file| file.below.clone()).collect();
+        let (folders, remote_files) = without_folders(remote.files);
+        for folder in folders {
+            self.skipped.push(format!("{}: a folder", folder.url));
+            self.refused.push(folder);
+        }
+        let all: BTreeSet<PathBuf> = remote_files.iter().map(|file| file.below.clone()).collect();
         // A key may be both an object and the start of others; a directory of this machine cannot.
         let is_folder_too =
             |file: &RemoteFile| file.below.ancestors().skip(1).any(|folder| all.contains(folder));
-        let (files, others): (Vec<_>, Vec<_>) = remote.files.into_iter().partition(|file| wanted(file));
+        let (files, others): (Vec<_>, Vec<_>) = remote_files.into_iter().partition(|file| wanted(file));
         let bytes: u64 = files.iter().map(|file| file.bytes).sum();
         if bytes > most {
             return Err(Error::usage(format!("`{}` holds {}", remote.url, indicatif::HumanBytes(bytes)))
@@ -176,14 +181,28 @@ impl Inputs {
             self.skipped.push(format!("{}: another object has the name of its folder", file.url));
             self.refused.push(file);
         }
-        let fetch = async |file: RemoteFile| -> Result<(PathBuf, RemoteFile)> {
-            let copy = root.join(&file.below);
-            let file = remote.objects.fetch(file, &copy).await?;
+        let fetch = async |file: RemoteFile| -> Result<(RemoteFile, Option<RemoteFile>)> {
+            let fetched = remote.objects.fetch(&file, &root.join(&file.below)).await?;
             progress.inc(1);
-            Ok((copy, file))
+            Ok((file, fetched))
         };
-        let copies: Vec<(PathBuf, RemoteFile)> =
-            stream::iter(files).map(fetch).buffered(FETCHED_AT_ONCE).try_collect().await?;
+        let fetched: Vec<_> =
+            stream::iter(files).map(fetch).buffer_unordered(FETCHED_AT_ONCE).try_collect().await?;
+        let mut copies = Vec::new();
+        for (listed, fetched) in fetched {
+            match fetched {
+                Some(file) => copies.push((root.join(&file.below), file)),
+                // What the console makes for a folder is listed without the slash that it is called by.
+                None if listed.bytes == 0 => {
+                    self.skipped.push(format!("{}: a folder, or gone since it was listed", listed.url));
+                    self.refused.push(listed);
+                }
+                None => self.skipped.push(format!(
+                    "{}: it went or was written again after it was listed; the next import looks at it",
+                    listed.url
+                )),
+            }
+        }
         if !copies.is_empty() {
             let others = others.iter().filter(|file| !is_folder_too(file));
             self.stand_in(others.map(|file| root.join(&file.below)))?;
@@ -240,6 +259,13 @@ impl Inputs {
         }
         files
     }
+}
+
+/// Tells apart what the console of S3 makes for folders: empty objects, listed without the slash that they are called by.
+fn without_folders(files: Vec<RemoteFile>) -> (Vec<RemoteFile>, Vec<RemoteFile>) {
+    let above: BTreeSet<PathBuf> =
+        files.iter().flat_map(|file| file.below.ancestors().skip(1).map(Path::to_owned)).collect();
+    files.into_iter().partition(|file| file.bytes == 0 && above.contains(&file.below))
 }
 
 /// What the directory of copies is called: the host, where files of one host lie there.

@@ -23,7 +23,7 @@ use crate::decode::{
 use crate::error::{Error, Result};
 use crate::ingest::Receiver;
 use crate::model::{Fleet, SnapshotId, now};
-use crate::store::{RemoteFile, SpoolBegin, SpoolReader, SpoolWriter, Store};
+use crate::store::{IMPORT, RemoteFile, SpoolBegin, SpoolReader, SpoolWriter, Store};
 
 /// Most files and problems that are told one by one.
 const MOST_TOLD: usize = 20;
@@ -161,7 +161,7 @@ async fn import(
         incident: args.incident.clone(),
         started,
         collected_by: app.settings.who.clone(),
-        collector: "import".to_owned(),
+        collector: IMPORT.to_owned(),
         targets: Vec::new(),
         queries: BTreeMap::new(),
     };
@@ -257,6 +257,8 @@ fn receive(
             ));
         }
         receiver.imported(changed.into_iter().map(|(_, name)| name).collect())?;
+    } else {
+        receiver.imported(Vec::new())?;
     }
     receiver.into_reader().map(Some)
 }

@@ -192,7 +192,18 @@ impl Once {
                 kind,
                 snapshot,
             };
-            match look(&path, inputs, options, known)? {
+            let looked = match look(&path, inputs, options, known) {
+                Ok(looked) => looked,
+                Err(error) => {
+                    // Its host's answer says so, if there is anything new of it; and it is looked at again.
+                    news.told.push(error.to_string());
+                    news.files.extend(known.cloned());
+                    news.chosen.insert(path, false);
+                    here.insert(name);
+                    continue;
+                }
+            };
+            match looked {
                 Looked::Same(known, seen) => {
                     news.add(&path, false, file(&seen, &known.blake3, known.snapshot));
                 }

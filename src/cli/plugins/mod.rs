@@ -13,7 +13,7 @@ use futures::{StreamExt, stream};
 use self::found::Found;
 pub(super) use self::found::{Kind, command, on_path, plugin};
 use super::collect::interrupt::unless_interrupted;
-use super::output::print;
+use super::output::{NewFile, print};
 use super::{App, Cli, Outcome};
 use crate::analyze::Method;
 use crate::collect::plugin::{Description, Plugin, describe};
@@ -80,6 +80,7 @@ pub(super) async fn run(app: &App, args: Args) -> Result<Outcome> {
     writer.schema(&batch.schema())?;
     writer.write(&batch)?;
     writer.finish()?;
+    destination.file.map_or(Ok(()), NewFile::keep)?;
     Ok(Outcome::Done)
 }
 

@@ -252,3 +252,51 @@ fn another_engine_is_named_with_its_address_and_says_how_to_get_it() {
         }
     }
 }
+
+#[test]
+fn an_answer_that_fails_leaves_the_file_as_it_was() {
+    let env = two_hosts();
+    env.write("out.csv", "older\n");
+    std::os::unix::fs::symlink("out.csv", env.path("link.csv")).unwrap();
+    let read = || std::fs::read_to_string(env.path("out.csv")).unwrap();
+    let failed = env.run(&[
+        "query",
+        "--format",
+        "csv",
+        "-o",
+        "out.csv",
+        "SELECT CAST(username AS INT) AS number FROM users",
+    ]);
+    assert_ne!(failed.status, 0, "{}", failed.stdout);
+    assert_eq!(read(), "older\n", "{}", failed.stderr);
+    env.ok(&["query", "--format", "csv", "-o", "link.csv", ROOTS]);
+    assert_eq!(read(), "host,username\na,root\nb,root\n");
+    assert!(env.path("link.csv").symlink_metadata().unwrap().is_symlink());
+    let names = std::fs::read_dir(env.path(".")).unwrap().map(|file| file.unwrap().file_name());
+    let unfinished: Vec<_> = names.filter(|name| name.to_str().unwrap().contains("unfinished")).collect();
+    assert!(unfinished.is_empty(), "{unfinished:?}");
+}
+
+#[test]
+fn a_snapshot_to_compare_with_must_be_there() {
+    let env = two_hosts();
+    let not_in = |param: &str| {
+        let named = format!("snapshot={param}");
+        env.run(&["query", "--format", "json", "--name", "not_in_snapshot", "--param", &named])
+    };
+    for (param, expected) in [
+        ("latest", "takes the id of a snapshot, not `latest`"),
+        ("", "takes the id of a snapshot"),
+        ("01ARZ3NDEKTSV4RRFFQ69G5FAV", "there is no snapshot `01ARZ3NDEKTSV4RRFFQ69G5FAV`"),
+    ] {
+        let refused = not_in(param);
+        assert!(refused.status == 2 && refused.stderr.contains(expected), "{}", refused.stderr);
+    }
+    let missing = env.fails(&["query", "--name", "not_in_snapshot"], 2);
+    assert!(missing.contains("needs a value for `snapshot`"), "{missing}");
+    let only = env.json(&["snapshot", "show", "--json"])["snapshot"].as_str().unwrap().to_owned();
+    for id in [only.clone(), only.to_lowercase()] {
+        let same = not_in(&id);
+        assert_eq!((same.status, same.stdout.trim()), (0, "[\n]"), "{}", same.stderr);
+    }
+}
