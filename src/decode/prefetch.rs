@@ -207,8 +207,8 @@ mod tests {
         let places: Vec<PathBuf> = (0..2 * LEAD).map(|place| place.to_string().into()).collect();
         let prefetch = Prefetch::new(places.clone(), 1);
         prefetch.reach(5);
-        for place in 6..=5 + LEAD {
-            assert_eq!(prefetch.shared.next(), Some(places[place].as_path()));
+        for place in &places[6..=5 + LEAD] {
+            assert_eq!(prefetch.shared.next(), Some(place.as_path()));
         }
         thread::scope(|scope| {
             let shared = &prefetch.shared;

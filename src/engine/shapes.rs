@@ -15,18 +15,19 @@ pub(super) fn moment() -> DataType {
 
 /// Columns that every row of every host ends with.
 pub(super) fn row_columns() -> Vec<Field> {
-    fields(&[
+    let mut columns = never_null(&[
         ("host", DataType::Utf8),
         ("collected_at", moment()),
         ("loose_id", DataType::FixedSizeBinary(16)),
         ("strict_id", DataType::FixedSizeBinary(16)),
-        ("extra", DataType::Utf8),
-    ])
+    ]);
+    columns.push(Field::new("extra", DataType::Utf8, true));
+    columns
 }
 
 /// Columns that every line of prevalence ends with.
 pub(super) fn prevalence_columns() -> Vec<Field> {
-    fields(&[
+    never_null(&[
         ("loose_id", DataType::FixedSizeBinary(16)),
         ("strict_id", DataType::FixedSizeBinary(16)),
         ("hosts", DataType::UInt32),
@@ -160,6 +161,12 @@ fn tables(manifest: &Manifest) -> u64 {
 
 fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
     Arc::new(Schema::new(fields(columns)))
+}
+
+/// Columns that are never null, in files neither. Said here too: else the engine puts a cast around each, and does not ask
+/// the bloom filter of a column that is cast.
+fn never_null(columns: &[(&str, DataType)]) -> Vec<Field> {
+    columns.iter().map(|(name, kind)| Field::new(*name, kind.clone(), false)).collect()
 }
 
 fn fields(columns: &[(&str, DataType)]) -> Vec<Field> {

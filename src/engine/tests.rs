@@ -14,6 +14,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
 use roaring::RoaringBitmap;
 
 use super::*;
@@ -93,7 +94,10 @@ impl Fixture {
     async fn file(&mut self, kind: FileKind, table: Option<&str>, columns: Vec<(&str, ArrayRef)>) {
         let batch = RecordBatch::try_from_iter(columns).unwrap();
         let mut bytes = Vec::new();
-        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+        let properties =
+            WriterProperties::builder().set_column_bloom_filter_enabled("strict_id".into(), true);
+        let properties = Some(properties.build());
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), properties).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
         let manifest = self.manifests.last_mut().unwrap();
@@ -249,6 +253,23 @@ async fn explain_shows_only_the_files_that_the_filters_leave() {
     assert!(text.contains("| h1 "), "{text}");
     let text = ask(&engine, "explain format indent select host from crontab where fleet = 'nope'").await;
     assert!(!text.contains(".parquet") && text.contains("EmptyExec"), "{text}");
+}
+
+/// The least and the largest id of a row group say nothing of one between them; its bloom filter does.
+#[tokio::test]
+async fn an_id_that_a_row_group_does_not_have_is_not_looked_for_there() {
+    let mut fixture = Fixture::new();
+    fixture.snapshot("web", 4);
+    let commands: Vec<String> = (0..200).map(|number| format!("command {number}")).collect();
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    fixture.crontab(&commands, None).await;
+    let engine = fixture.engine();
+    for (command, pruned) in [("command 7", "1 total → 1 matched"), ("absent", "1 total → 0 matched")] {
+        let hex: String = id(command).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sql = format!("explain analyze select host from crontab where strict_id = id('{hex}')");
+        let text = ask(&engine, &sql).await;
+        assert!(text.contains(&format!("row_groups_pruned_bloom_filter={pruned}")), "{command}: {text}");
+    }
 }
 
 #[tokio::test]

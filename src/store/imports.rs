@@ -376,7 +376,7 @@ mod tests {
         };
         let mut batch = batch_of(std::slice::from_ref(&file)).unwrap();
         batch.remove_column(batch.schema().index_of("etag").unwrap());
-        assert_eq!(files_of(&batch).unwrap(), [file.clone()]);
+        assert_eq!(files_of(&batch).unwrap(), std::slice::from_ref(&file));
         assert!(file.is_unchanged(7, 5, Some("a")), "nothing is known of what it was called");
         let named = ImportedFile { etag: Some("a".to_owned()), ..file };
         assert!(named.is_unchanged(7, 5, Some("a")) && named.is_unchanged(7, 5, None));
